@@ -1,0 +1,18 @@
+"""seglab: semantic segmentation with a swappable pixel classifier.
+
+``seglab.load(path)`` opens a checkpoint as a ready network. Importing the package is cheap: torch is imported on first use.
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `python -m seglab.train --help` does not pay for torch.
+    if name == "load":
+        from seglab.checkpoint import load
+
+        return load
+    raise AttributeError(f"module 'seglab' has no attribute {name!r}")

@@ -1,0 +1,124 @@
+"""Losses as named, weighted terms; the criterion adds them up.
+
+A term reads branches of the network's output at feature resolution and the labels at their own size; it resizes inside.
+A term whose weight is 0 is dropped when the criterion is made: neither it nor a branch that only it reads is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from seglab.classifiers.base import Output
+from seglab.errors import ConfigError
+from seglab.types import Batch
+
+Weight = float | Callable[[int], float]
+"""A number, or a function of the optimiser step (:mod:`seglab.losses.schedules`)."""
+
+
+class Term(nn.Module):
+    """One loss: ``forward(output, batch) -> scalar`` (unweighted, float32 or wider).
+
+    Args:
+        branches: the fields of the output that it reads.
+        weight: factor in the total; 0 switches the term off.
+
+    Raises:
+        ConfigError: weight negative or not finite.
+    """
+
+    def __init__(self, branches: tuple[str, ...], weight: Weight = 1.0) -> None:
+        super().__init__()
+        if not callable(weight) and not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(f"loss weight {weight} — expected a finite number >= 0 (0 switches the term off)")
+        self.branches = branches
+        self.weight = weight
+
+    def weight_at(self, step: int) -> float:
+        """The weight at an optimiser step."""
+        return self.weight(step) if callable(self.weight) else self.weight
+
+    @property
+    def active(self) -> bool:
+        return callable(self.weight) or self.weight != 0
+
+    def read(self, output: Output, branch: str) -> Tensor:
+        """A field of the output.
+
+        Raises:
+            ConfigError: the network left it empty.
+        """
+        value = getattr(output, branch)
+        if value is None:
+            raise ConfigError(
+                f"{type(self).__name__} reads the branch '{branch}', which is empty — expected a network that "
+                "computes it and a batch with labels; switch on what makes it, or remove the loss term (~loss.<name>)"
+            )
+        return value
+
+    def labels(self, batch: Batch) -> Tensor:
+        """The labels of a batch, [B, H, W].
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if batch.label is None:
+            raise ConfigError(f"{type(self).__name__} got a batch without labels — expected a split that has them")
+        return batch.label
+
+    def forward(self, output: Output, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+
+class Losses(NamedTuple):
+    total: Tensor
+    """Weighted sum, with a graph even where no pixel is labelled."""
+    parts: dict[str, Tensor]
+    """Every term's unweighted value, detached, under its name."""
+
+
+class Criterion(nn.Module):
+    """Named terms -> total and parts.
+
+    Raises:
+        ConfigError: no term is active.
+    """
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict({name: term for name, term in terms.items() if term.active})
+        if not self.terms:
+            raise ConfigError("no loss term has a weight above 0 — set at least one, e.g. loss.main.weight=1")
+
+    def named(self) -> list[tuple[str, Term]]:
+        """The active terms and their names."""
+        return cast(list[tuple[str, Term]], list(self.terms.items()))
+
+    @property
+    def branches(self) -> frozenset[str]:
+        """The output fields that the active terms read."""
+        return frozenset(branch for _, term in self.named() for branch in term.branches)
+
+    def check(self, legal: frozenset[str]) -> None:
+        """Refuse terms that read what the network does not publish.
+
+        Raises:
+            ConfigError: names the term, the branch and the legal ones.
+        """
+        for name, term in self.named():
+            for branch in term.branches:
+                if branch not in legal:
+                    raise ConfigError(
+                        f"loss.{name} reads the branch '{branch}', which this network does not publish — expected one "
+                        f"of {', '.join(sorted(legal))}; remove the term (~loss.{name}) or change classifier"
+                    )
+
+    def forward(self, output: Output, batch: Batch, step: int = 0) -> Losses:
+        values = {name: term(output, batch) for name, term in self.named()}
+        total = torch.stack([term.weight_at(step) * values[name] for name, term in self.named()]).sum()
+        return Losses(total, {name: value.detach() for name, value in values.items()})

@@ -1,0 +1,36 @@
+"""Backbone, decoder, classifier: the whole network and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from seglab.classifiers.base import Classifier, Output
+from seglab.decoders.base import Decoder
+
+
+class Segmenter(nn.Module):
+    """``forward(image [B, 3, H, W], target [B, H, W] | None) -> Output``, logits at feature resolution.
+
+    Args:
+        auxiliary: a head on the backbone's maps that gives logits for a loss of its own (``loss.aux``). It is skipped in
+            evaluation unless a target is given, so a deployed network does not pay for it.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, decoder: Decoder, classifier: Classifier, auxiliary: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.classifier = classifier
+        self.auxiliary = auxiliary
+
+    def forward(self, image: Tensor, target: Tensor | None = None) -> Output:
+        maps = self.backbone(image)
+        decoded = self.decoder(maps)
+        output = self.classifier(decoded.feature, target)
+        if self.auxiliary is not None and (self.training or target is not None):
+            return replace(output, auxiliary=self.auxiliary(maps))
+        return replace(output, auxiliary=decoded.auxiliary) if decoded.auxiliary is not None else output
