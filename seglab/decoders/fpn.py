@@ -1,0 +1,41 @@
+"""A light top-down decoder after FPN (Lin et al., CVPR 2017).
+
+    p_n = smooth_n(lateral_n(m_n)),   p_i = smooth_i(lateral_i(m_i) + up(p_{i+1})),   feature = p_1
+
+m_i: the backbone's maps, finest first; lateral is a 1x1 convolution, smooth a 3x3 one with normalisation and ReLU.
+Unlike semantic FPN it keeps only the finest level: most of the price is one 3x3 convolution there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from seglab.decoders.base import Decoded, Decoder
+from seglab.decoders.blocks import ConvNormAct, Norm, resize_to
+
+
+class FPN(Decoder):
+    """Decoded feature at the finest stride."""
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        width: int = 96,
+        norm: Norm = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__(channels, strides, num_classes)
+        self.laterals = nn.ModuleList([nn.Conv2d(c, width, 1) for c in self.channels])
+        self.smooths = nn.ModuleList([ConvNormAct(width, width, 3, norm) for _ in self.channels])
+        self.out_channels = width
+        self.stride = self.strides[0]
+
+    def forward(self, maps: Sequence[Tensor]) -> Decoded:
+        x = self.smooths[-1](self.laterals[-1](maps[-1]))
+        for i in range(len(maps) - 2, -1, -1):
+            lateral = self.laterals[i](maps[i])
+            x = self.smooths[i](lateral + resize_to(x, lateral))
+        return Decoded(feature=x)
