@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-
-def from_labels() -> Any:
-    """A field of an :class:`Output` that is computed from the ground truth, and None without it."""
-    return field(default=None, metadata={"from_labels": True})
+FROM_LABELS = MappingProxyType({"from_labels": True})
+"""``field(default=None, metadata=FROM_LABELS)``: a field of an :class:`Output` that needs the ground truth."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,137 @@
+"""CAC: Context-Aware Classifier.
+
+Tian et al., "Learning Context-aware Classifier for Semantic Segmentation", AAAI 2023, arXiv 2303.11633.
+
+    Z = W dropout(X) + b                            coarse logits
+    M = sum_n A X / (sum_n A + eps),  A = softmax_k(Z)   context: what each class looks like in this image
+    P = theta([M ; W]),  R = tau cos(X, P)          adapted prototypes, refined logits
+
+With labels, the oracle branch: G = class means of X, P_y = theta_y([G ; W]), T = tau cos(X, P_y). It is trained beside
+the estimated branch, which learns to mimic it.
+
+| symbol | here | published code |
+|---|---|---|
+| X, y | feature, target | |
+| W, b | weight, conv | conv_seg |
+| theta, theta_y | projector, oracle_projector | proj, apd_proj |
+| M, P, R, Z | context, prototypes, logits, coarse | |
+| G, P_y, T | oracle_context, oracle_prototypes, oracle | |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from seglab.checks import one_of, within
+from seglab.classifiers.base import FROM_LABELS, Output
+from seglab.classifiers.linear import Linear
+from seglab.classifiers.projector import Projector
+from seglab.classifiers.similarity import Similarity
+from seglab.ops.class_means import class_means, one_hot, weighted_means
+from seglab.ops.precision import full_precision, widen
+from seglab.ops.resize import downsample_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class CACOutput(Output):
+    """``logits`` are the refined ones."""
+
+    coarse: Tensor
+    """[B, K, h, w] logits of the plain 1x1 convolution."""
+    context: Tensor
+    """[B, K, C] soft class means of the feature."""
+    prototypes: Tensor
+    """[B, K, C], before normalisation."""
+    oracle: Tensor | None = field(default=None, metadata=FROM_LABELS)
+    """[B, K, h, w] logits of the ground-truth branch."""
+    oracle_context: Tensor | None = field(default=None, metadata=FROM_LABELS)
+    """[K, C] class means, or [B, K, C] where they are taken per image."""
+    oracle_prototypes: Tensor | None = field(default=None, metadata=FROM_LABELS)
+    """[K, C] or [B, K, C], before normalisation."""
+
+
+def soft_classes(coarse: Tensor, confidence: float) -> Tensor:
+    """Soft membership [B, K, N] of the pixels of coarse logits [B, K, h, w]; unsure pixels belong nowhere."""
+    probability = coarse.flatten(2).softmax(dim=1)
+    if confidence > 0:
+        probability = probability * (probability.amax(dim=1, keepdim=True) >= confidence)
+    return probability
+
+
+class CAC(Linear):
+    """Prototypes adapted to the image by the context of each class. Defaults are the published code's.
+
+    Args:
+        tau: scale of the cosine.
+        similarity: cosine or dot.
+        projector: mlp or linear.
+        projector_width: hidden width of the mlp, as a multiple of C.
+        shared_projector: whether the oracle branch uses the projector of the estimated one.
+        oracle_context: batch (class means over the batch of this process) or image.
+        detach_means: stop the gradient through the oracle's class means.
+        detach_coarse: stop the gradient from the context into the coarse logits.
+        confidence: least coarse probability of a pixel that enters the context; 0 admits all.
+        dropout: probability that a channel is zeroed, in front of the coarse convolution only.
+        bias: whether the coarse convolution has one.
+        eps: added to norms and to the weights of a context.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    Output: ClassVar[type[Output]] = CACOutput
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        tau: float = 15.0,
+        similarity: str = "cosine",
+        projector: str = "mlp",
+        projector_width: float = 0.5,
+        shared_projector: bool = False,
+        oracle_context: str = "batch",
+        detach_means: bool = False,
+        detach_coarse: bool = False,
+        confidence: float = 0.0,
+        dropout: float = 0.1,
+        bias: bool = True,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__(in_channels, num_classes, dropout, bias)
+        self.similarity = Similarity(similarity, tau, eps)
+        self.projector = Projector(in_channels, projector, projector_width)
+        self.oracle_projector = None if shared_projector else Projector(in_channels, projector, projector_width)
+        self.oracle_context = one_of("classifier.oracle_context", oracle_context, ("batch", "image"))
+        self.detach_means = detach_means
+        self.detach_coarse = detach_coarse
+        self.confidence = within("classifier.confidence", confidence, 0, 1)
+        self.eps = eps
+
+    def forward(self, feature: Tensor, target: Tensor | None = None) -> CACOutput:
+        coarse = self.static_logits(feature)
+        with full_precision(feature):
+            x = widen(feature)
+            z = widen(coarse.detach() if self.detach_coarse else coarse)
+            context = weighted_means(soft_classes(z, self.confidence), x, self.eps)
+            prototypes = self.projector(context, self.weight)
+            logits = self.similarity(x, prototypes)
+            if target is None:
+                return CACOutput(logits=logits, coarse=coarse, context=context, prototypes=prototypes)
+
+            members = one_hot(downsample_labels(target, x.shape[-2:]), self.num_classes, x.dtype)
+            seen = x.detach() if self.detach_means else x
+            means = class_means(members, seen, self.weight.detach(), self.oracle_context == "image", self.eps)
+            oracle_prototypes = (self.oracle_projector or self.projector)(means, self.weight)
+            return CACOutput(
+                logits=logits,
+                coarse=coarse,
+                context=context,
+                prototypes=prototypes,
+                oracle=self.similarity(x, oracle_prototypes),
+                oracle_context=means,
+                oracle_prototypes=oracle_prototypes,
+            )

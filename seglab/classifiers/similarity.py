@@ -1,0 +1,47 @@
+"""How alike a pixel's feature and a class's prototype are.
+
+cosine: r = tau <x, p> / ((|x| + eps) (|p| + eps));   dot: r = <x, p>
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seglab.checks import one_of, within
+from seglab.ops.precision import widen
+
+
+def unit(x: Tensor, eps: float) -> Tensor:
+    """Vectors along the last axis, divided by (norm + eps): zero stays zero."""
+    return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + eps)
+
+
+class Similarity(nn.Module):
+    """``forward(feature [B, C, h, w], prototypes [B, K, C] or [K, C]) -> logits [B, K, h, w]``, float32 or wider.
+
+    Args:
+        kind: cosine, or dot (the plain product: neither tau nor a norm).
+        tau: scale of the cosine.
+        eps: added to the norms.
+
+    Raises:
+        ConfigError: unknown kind, tau not above 0, eps negative.
+    """
+
+    def __init__(self, kind: str = "cosine", tau: float = 15.0, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.kind = one_of("classifier.similarity", kind, ("cosine", "dot"))
+        self.tau = within("classifier.tau", tau, 0, open_low=True)
+        self.eps = within("classifier.eps", eps, 0)
+
+    def forward(self, feature: Tensor, prototypes: Tensor) -> Tensor:
+        x, p = widen(feature), widen(prototypes)
+        if self.kind == "dot":
+            return (p @ x.flatten(2)).unflatten(-1, x.shape[-2:])
+        # The norm of the pixels divides their logits, not their features: K numbers per pixel to keep instead of C.
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps
+        return (self.tau * unit(p, self.eps) @ x.flatten(2)).unflatten(-1, x.shape[-2:]) / norm
+
+    def extra_repr(self) -> str:
+        return self.kind if self.kind == "dot" else f"{self.kind}, tau={self.tau:g}, eps={self.eps:g}"

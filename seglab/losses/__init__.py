@@ -1,0 +1,22 @@
+"""Loss terms, named and weighted in YAML."""
+
+from seglab.losses.base import Criterion, Losses, Term
+from seglab.losses.cross_entropy import CrossEntropy
+from seglab.losses.dice import Dice
+from seglab.losses.distillation import Distillation
+from seglab.losses.focal import Focal
+from seglab.losses.lovasz import Lovasz
+from seglab.losses.prototypes import PrototypeDistribution, Relation
+
+__all__ = [
+    "Criterion",
+    "CrossEntropy",
+    "Dice",
+    "Distillation",
+    "Focal",
+    "Losses",
+    "Lovasz",
+    "PrototypeDistribution",
+    "Relation",
+    "Term",
+]

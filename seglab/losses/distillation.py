@@ -1,0 +1,121 @@
+"""Learning to mimic the oracle: the entropy-aware distillation of CAC and its boundary-aware form of SSA-Seg.
+
+With student logits r, teacher logits u, labels y at the size of the map, one-hot o, q = softmax(u), all but r fixed:
+
+    t   = s q + (1 - s) o;   t <- t (1 - eps) + (1 - t) eps / (K - 1)
+    c   = - sum_k t_k log softmax(r)_k               per pixel
+    e   = - sum_k q_k log(q_k + 1e-12)               per pixel: where the teacher hesitates, there is more to learn
+    D_k = sum_{y=k} c e / (sum_{y=k} e + 1e-12)      CAC
+    D_k = half that sum over boundary pixels + half that over interior pixels, 0 where a class has none    SSA-Seg
+    D   = mean of D_k over the classes in y
+
+CAC (arXiv 2303.11633) calls it a KL divergence; the published code leaves out the entropy of t, a constant.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seglab.checks import one_of, within
+from seglab.classifiers.base import Output
+from seglab.losses.base import Term, Weight
+from seglab.ops.class_means import sum_by
+from seglab.ops.edges import edge_mask
+from seglab.ops.precision import full_precision, widen
+from seglab.ops.resize import downsample_labels
+from seglab.types import IGNORE, Batch
+
+
+class Distillation(Term):
+    """Cross entropy to a teacher, at the size of the feature map. A batch without a labelled pixel gives 0.
+
+    The ladder of CAC's ablation begins with ``entropy=none class_wise=false``, a plain mean over pixels.
+
+    Args:
+        student: logits that learn.
+        teacher: logits that are held fixed; the student itself makes it self-distillation.
+        smoothness: s, share of the teacher in the target.
+        eps: second smoothing of the target.
+        entropy: weight of a pixel: of the teacher, the student, the target; or none.
+        class_wise: average over classes; otherwise over pixels.
+        edges: split boundary and interior: none, map (found in labels at the size of the feature map), or label (at
+            their full size; each map cell then takes its nearest pixel's).
+        edge_size: width of the boundary.
+        edge_border: pixels along the border of the map that edges are cleared in.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    def __init__(
+        self,
+        student: str = "logits",
+        teacher: str = "oracle",
+        weight: Weight = 1.0,
+        smoothness: float = 0.5,
+        eps: float = 0.0,
+        entropy: str = "teacher",
+        class_wise: bool = True,
+        edges: str = "none",
+        edge_size: int = 3,
+        edge_border: int = 6,
+    ) -> None:
+        super().__init__((student, teacher), weight)
+        self.student = student
+        self.teacher = teacher
+        self.smoothness = within("smoothness", smoothness, 0, 1)
+        self.eps = within("eps", eps, 0, 1)
+        self.entropy = one_of("entropy", entropy, ("teacher", "student", "target", "none"))
+        self.class_wise = class_wise
+        self.edges = one_of("edges", edges, ("none", "map", "label"))
+        self.edge_size = int(within("edge_size", edge_size, 1))
+        self.edge_border = int(within("edge_border", edge_border, 0))
+
+    def forward(self, output: Output, batch: Batch) -> Tensor:
+        student, teacher = self.read(output, self.student), self.read(output, self.teacher).detach()
+        label = downsample_labels(self.labels(batch), student.shape[-2:])
+        with full_precision(student):
+            log_p, log_q = widen(student).log_softmax(1), widen(teacher).log_softmax(1)
+            valid = label != IGNORE
+            true = label.masked_fill(~valid, 0)
+            weight = self.pixel_weight(log_p.detach(), log_q, true) * valid
+            weighted = self.surprise(log_p, log_q.exp(), true) * weight
+
+            # One pass over the pixels: sums by class, and by side of the boundary where there is one.
+            boundary, classes = self.boundary(batch, label), student.shape[1]
+            group = true if boundary is None else true + classes * boundary
+            sides = 1 if boundary is None else 2
+            values = torch.stack([weighted, weight, valid.to(weight.dtype)]).flatten(1)
+            sums, masses, counts = sum_by(group.flatten(), values, sides * classes).unflatten(1, (sides, classes))
+            if not self.class_wise:
+                sums, masses, counts = (x.sum(1, keepdim=True) for x in (sums, masses, counts))
+            present = counts.sum(0) > 0
+            means = (sums / (masses + 1e-12)).mean(0)
+            return (means * present).sum() / present.sum().clamp(min=1)
+
+    def surprise(self, log_p: Tensor, q: Tensor, true: Tensor) -> Tensor:
+        """c of every pixel, [B, h, w]; o is a gather and not a map."""
+        s, eps, classes = self.smoothness, self.eps, log_p.shape[1]
+        spread = eps / max(classes - 1, 1)
+        c = -s * (q * log_p).sum(1) - (1 - s) * log_p.gather(1, true[:, None])[:, 0]
+        return c if eps == 0 else (1 - eps - spread) * c - spread * log_p.sum(1)
+
+    def pixel_weight(self, log_p: Tensor, log_q: Tensor, true: Tensor) -> Tensor:
+        """e of every pixel, [B, h, w]."""
+        if self.entropy == "none":
+            return torch.ones_like(log_p[:, 0])
+        chosen = (log_p if self.entropy == "student" else log_q).exp()
+        if self.entropy == "target":
+            s = self.smoothness
+            chosen = (s * chosen).scatter_add(1, true[:, None], torch.full_like(chosen[:, :1], 1 - s))
+        return -(chosen * (chosen + 1e-12).log()).sum(1)
+
+    def boundary(self, batch: Batch, label: Tensor) -> Tensor | None:
+        """Whether a map cell lies on a boundary, [B, h, w]."""
+        if self.edges == "none":
+            return None
+        if self.edges == "map":
+            return edge_mask(label, self.edge_size, self.edge_border)
+        fine = edge_mask(self.labels(batch), self.edge_size, self.edge_border)
+        return downsample_labels(fine.to(torch.uint8), label.shape[-2:]).bool()

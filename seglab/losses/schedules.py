@@ -1,0 +1,68 @@
+"""Weights that change with the optimiser step; in YAML they stand where a number would:
+``loss.distill.weight: {_target_: seglab.losses.schedules.LinearRamp, start: 0.0, stop: 1.0, steps: 1000}``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from seglab.checks import within
+from seglab.errors import ConfigError
+
+
+class LinearRamp:
+    """From start to stop along a straight line.
+
+    Args:
+        steps: how long it takes.
+        begin: the step at which it sets out.
+
+    Raises:
+        ConfigError: a weight or length out of range.
+    """
+
+    def __init__(self, start: float, stop: float, steps: int, begin: int = 0) -> None:
+        self.start = within("weight.start", start, 0)
+        self.stop = within("weight.stop", stop, 0)
+        self.steps = within("weight.steps", steps, 1)
+        self.begin = within("weight.begin", begin, 0)
+
+    def __call__(self, step: int) -> float:
+        way = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        return self.start + (self.stop - self.start) * self.shape(way)
+
+    def shape(self, way: float) -> float:
+        """How far the weight has come after a part of the way, both 0..1."""
+        return way
+
+
+class CosineRamp(LinearRamp):
+    """From start to stop along half a cosine: slow, fast, slow."""
+
+    def shape(self, way: float) -> float:
+        return (1 - math.cos(math.pi * way)) / 2
+
+
+class Steps:
+    """Constant between milestones.
+
+    Args:
+        weights: one more than milestones.
+        milestones: rising steps; at each the next weight holds.
+
+    Raises:
+        ConfigError: a weight out of range, or lengths or order that do not fit.
+    """
+
+    def __init__(self, weights: Sequence[float], milestones: Sequence[int]) -> None:
+        if len(weights) != len(milestones) + 1 or list(milestones) != sorted(set(milestones)):
+            raise ConfigError(
+                f"weight.weights={list(weights)} with weight.milestones={list(milestones)} — expected rising "
+                "milestones and one more weight than milestones"
+            )
+        self.weights = [within("weight.weights", weight, 0) for weight in weights]
+        self.milestones = list(milestones)
+
+    def __call__(self, step: int) -> float:
+        return self.weights[sum(step >= milestone for milestone in self.milestones)]

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from seglab.errors import ConfigError
+from seglab.losses.schedules import CosineRamp, LinearRamp, Steps
+
+
+def test_a_ramp_goes_from_start_to_stop_and_stays():
+    ramp = LinearRamp(1.0, 3.0, steps=10, begin=5)
+    assert [ramp(step) for step in (0, 5, 10, 15, 100)] == [1, 1, 2, 3, 3]
+
+
+def test_a_cosine_ramp_is_slow_at_both_ends():
+    ramp = CosineRamp(0.0, 1.0, steps=8)
+    assert [ramp(step) for step in (0, 4, 8)] == [0, pytest.approx(0.5), 1]
+    assert ramp(1) < 1 / 8 < ramp(7) - ramp(6) + 1 / 8
+
+
+def test_steps_hold_from_their_milestone_on():
+    steps = Steps([0.0, 1.0, 0.5], [100, 200])
+    assert [steps(step) for step in (0, 99, 100, 199, 200)] == [0, 0, 1, 1, 0.5]
+
+
+def test_schedules_that_cannot_be_are_refused():
+    for wrong in (
+        lambda: LinearRamp(-1.0, 1.0, 5),
+        lambda: CosineRamp(0.0, 1.0, 0),
+        lambda: Steps([1.0], [5]),
+        lambda: Steps([1.0, 2.0, 3.0], [5, 5]),
+    ):
+        with pytest.raises(ConfigError, match="weight"):
+            wrong()
