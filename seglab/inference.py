@@ -1,0 +1,284 @@
+"""Test-time prediction: resize, cut into windows, flip, average, as pure functions of a logits function.
+
+The rules are those the published numbers were made with (MMSegmentation):
+
+* keep ratio: the target (W, H) times the ratio, cut to integers, bounds the long and the short side; the largest factor
+  that fits both, each side rounded half up;
+* divisor: ``resize`` stretches the resized image up to the next multiple (SegFormer's AlignedResize); ``pad`` adds the
+  mean colour (0 after normalisation) at the right and the bottom, and its logits are cut off before the last resize;
+* sliding window: the last window of a row or column is shifted back to the border; an image smaller than the window is
+  one smaller window; logits are summed and divided by the number of windows over a pixel;
+* views (scales, flips): the mean of the softmax probabilities at the original size.
+
+Bilinear resizing has no antialiasing, as in OpenCV, but acts on the normalised float image: OpenCV rounds to 8 bits in
+between. A horizontal flip is only right for classes without a left and a right.
+
+Legend: B images, K classes; H x W the size of the result, h x w of one view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from seglab.checks import one_of
+from seglab.errors import ConfigError
+from seglab.ops.resize import resize_logits
+from seglab.types import IGNORE
+
+Size = tuple[int, int]
+Network = Callable[..., Tensor]
+"""``image [n, 3, h, w] -> logits [n, K, h', w']``; where a label follows the image: ``(image, label [n, h, w])``."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How pictures are tested.
+
+    Attributes:
+        scale: (long, short) side that a picture is brought to, ratio kept; None: its own size.
+        ratios: one view per factor of the scale.
+        multiscale_base: what several ratios multiply: the ``scale``, or the picture's own size (``image``). A single
+            ratio of 1 is always the scale.
+        flip: a mirrored view beside each.
+        mode: the ``whole`` view at once, or a window to ``slide`` over it.
+        window: (height, width) of the window; one number for a square.
+        stride: (down, right) between windows.
+        window_batch: windows that go through the network together; memory against time, never the result.
+        divisor: each side of a view becomes a multiple of it.
+        divisor_mode: by ``resize`` or by ``pad``.
+        through_view: bring the logits to the view's size before the original one, as MMSegmentation does (two bilinear
+            steps); otherwise one step. Windows and padding always take two.
+        accumulate: where windows and views are added up: the network's ``device``, or ``cpu`` for huge pictures.
+    """
+
+    scale: Size | None = None
+    ratios: tuple[float, ...] = (1.0,)
+    multiscale_base: Literal["scale", "image"] = "scale"
+    flip: bool = False
+    mode: Literal["whole", "slide"] = "whole"
+    window: Size | None = None
+    stride: Size | None = None
+    window_batch: int = 4
+    divisor: int | None = None
+    divisor_mode: Literal["resize", "pad"] = "resize"
+    through_view: bool = False
+    accumulate: Literal["device", "cpu"] = "device"
+
+    def __post_init__(self) -> None:
+        """Accept what YAML has (lists, one number for a square); refuse what cannot be meant."""
+        for name in ("scale", "window", "stride"):
+            object.__setattr__(self, name, pair(getattr(self, name), name))
+        object.__setattr__(self, "ratios", tuple(float(r) for r in self.ratios))
+        if not self.ratios or not all(math.isfinite(r) and r > 0 for r in self.ratios):
+            raise ConfigError(
+                f"evaluation.ratios={list(self.ratios)} — expected one or more numbers above 0, e.g. [1.0]"
+            )
+        one_of("evaluation.multiscale_base", self.multiscale_base, ("scale", "image"))
+        one_of("evaluation.mode", self.mode, ("whole", "slide"))
+        one_of("evaluation.divisor_mode", self.divisor_mode, ("resize", "pad"))
+        one_of("evaluation.accumulate", self.accumulate, ("device", "cpu"))
+        for name, value in (("divisor", self.divisor), ("window_batch", self.window_batch)):
+            if value is not None and (value < 1 or value != int(value)):
+                raise ConfigError(f"evaluation.{name}={value} — expected a whole number above 0")
+        if self.mode == "slide":
+            if self.window is None or self.stride is None:
+                raise ConfigError(
+                    "evaluation.mode=slide without a window — set evaluation.window=[height,width] "
+                    "and evaluation.stride=[down,right]"
+                )
+            if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
+                raise ConfigError(
+                    f"evaluation.stride={list(self.stride)} leaves gaps between windows of {list(self.window)} — "
+                    "expected a stride of at most the window"
+                )
+
+    @classmethod
+    def of(cls, *layers: Mapping[str, Any]) -> Protocol:
+        """From configuration nodes, each laid over those before; null means: as before.
+
+        Raises:
+            ConfigError: an option that no protocol has, or a value out of range.
+        """
+        options = {key: value for layer in layers for key, value in layer.items() if value is not None}
+        options.pop("_target_", None)
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(options.keys() - set(known))
+        if unknown:
+            raise ConfigError(
+                f"evaluation.{unknown[0]} is no option of the test protocol — expected {', '.join(known)}"
+            )
+        return cls(**options)
+
+    @property
+    def single_pass(self) -> bool:
+        """Whether the network sees each picture exactly once, and whole."""
+        return self.mode == "whole" and len(self.ratios) == 1 and not self.flip
+
+    def sizes(self, size: Size) -> list[tuple[Size, Size]]:
+        """Per ratio: the (height, width) after the keep-ratio resize, and after the divisor."""
+        made = []
+        for ratio in self.ratios:
+            kept = self.keep_ratio(size, ratio)
+            made.append((kept, kept if self.divisor is None else round_up(kept, self.divisor)))
+        return made
+
+    def keep_ratio(self, size: Size, ratio: float) -> Size:
+        """(height, width) of the view of a picture of that size."""
+        height, width = size
+        if self.multiscale_base == "image" and self.ratios != (1.0,):
+            target = (int(width * ratio + 0.5), int(height * ratio + 0.5))
+        else:
+            base = self.scale or (width, height)
+            target = (int(base[0] * ratio), int(base[1] * ratio))
+        factor = min(max(target) / max(size), min(target) / min(size))
+        # A sliver (1 x 1000) must keep one pixel.
+        return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+    def view(self, image: Tensor) -> Tensor:
+        """The first view of images [B, 3, H, W]: what a single pass shows the network."""
+        kept, final = self.sizes(height_width(image))[0]
+        return self.bring(image, kept, final)
+
+    def bring(self, image: Tensor, kept: Size, final: Size) -> Tensor:
+        """Resize to ``kept``, then stretch or pad to ``final``."""
+        image = resize_image(image, kept)
+        if self.divisor_mode == "resize":
+            return resize_image(image, final)
+        return F.pad(image, (0, final[1] - kept[1], 0, final[0] - kept[0]))
+
+    def bring_label(self, label: Tensor, kept: Size, final: Size) -> Tensor:
+        """Labels [B, H, W] in the view's pixels (nearest; void in the padding)."""
+        inner = final if self.divisor_mode == "resize" else kept
+        if label.shape[-2:] != inner:
+            label = F.interpolate(label[:, None].float(), size=inner, mode="nearest-exact")[:, 0].to(label.dtype)
+        return F.pad(label, (0, final[1] - inner[1], 0, final[0] - inner[0]), value=IGNORE)
+
+
+@torch.no_grad()
+def infer(
+    network: Network, image: Tensor, protocol: Protocol, size: Size | torch.Size, label: Tensor | None = None
+) -> Tensor:
+    """Scores [B, K, h, w] of images [B, 3, H0, W0]: bilinear to ``size``, then argmax, is the prediction.
+
+    One view gives its (window-averaged) logits, at the network's own resolution where nothing needs to touch them
+    before the last resize. Several views give the logarithm of the mean probability, at ``size``. The softmax over
+    classes is the probability in both cases.
+
+    Args:
+        network: logits of an image, in evaluation mode.
+        image: normalised, at its own size.
+        protocol: the views.
+        size: (height, width) of the label or of the picture as stored.
+        label: [B, H, W]; handed to the network as a second argument, resized, flipped and cut as the view is.
+    """
+    mirrors = (False, True) if protocol.flip else (False,)
+    views = list(product(protocol.sizes(height_width(image)), mirrors))
+    logits = (view_logits(network, image, protocol, kept, final, mirrored, label) for (kept, final), mirrored in views)
+    if len(views) == 1:
+        return next(logits)
+    # A probability that every view rounds to 0 keeps a finite logarithm.
+    return mean_probability(logits, size, protocol).clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def mean_probability(views: Iterable[Tensor], size: Size | torch.Size, protocol: Protocol) -> Tensor:
+    """[B, K, H, W] mean over views of the softmax at the size, from logits [B, K, h, w] that differ in theirs."""
+    total, count = torch.zeros(()), 0
+    for count, logits in enumerate(views, 1):  # noqa: B007
+        probability = stored(resize_logits(logits, size).softmax(1), protocol)
+        total = probability + total.to(probability.device)
+    return total / count
+
+
+def view_logits(
+    network: Network, image: Tensor, protocol: Protocol, kept: Size, final: Size, mirrored: bool, label: Tensor | None
+) -> Tensor:
+    """Logits of one view, mirrored back and without padding."""
+    seen = [protocol.bring(image, kept, final)]
+    if label is not None:
+        seen.append(protocol.bring_label(label, kept, final))
+    if mirrored:
+        seen = [x.flip(-1) for x in seen]
+    logits = slide(network, seen, protocol) if protocol.mode == "slide" else network(*seen)
+    padded = protocol.divisor_mode == "pad" and kept != final
+    if padded or protocol.through_view:
+        logits = resize_logits(logits, final)
+    if mirrored:
+        logits = logits.flip(-1)
+    return logits[..., : kept[0], : kept[1]] if padded else logits
+
+
+def slide(network: Network, seen: list[Tensor], protocol: Protocol) -> Tensor:
+    """Logits [B, K, h, w] of the images ``seen[0]`` (and labels ``seen[1]``), averaged over windows."""
+    assert protocol.window is not None
+    assert protocol.stride is not None
+    image = seen[0]
+    batch, _, height, width = image.shape
+    window = (min(protocol.window[0], height), min(protocol.window[1], width))
+    rows = origins(height, window[0], protocol.stride[0])
+    columns = origins(width, window[1], protocol.stride[1])
+    places = [(slice(y, y + window[0]), slice(x, x + window[1])) for y, x in product(rows, columns)]
+    total: Tensor | None = None
+    for start in range(0, len(places), protocol.window_batch):
+        now = places[start : start + protocol.window_batch]
+        cuts = [torch.cat([whole[..., y, x] for y, x in now]) for whole in seen]
+        logits = stored(resize_logits(network(*cuts), window), protocol)
+        if total is None:
+            total = logits.new_zeros(batch, logits.shape[1], height, width)
+        for (y, x), part in zip(now, logits.split(batch), strict=True):
+            total[..., y, x] += part
+    assert total is not None
+    return total / (cover(height, rows, window[0])[:, None] * cover(width, columns, window[1])).to(total)
+
+
+def origins(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side; the last window ends at the border."""
+    steps = max(size - window + stride - 1, 0) // stride + 1
+    return [max(min(i * stride, size - window), 0) for i in range(steps)]
+
+
+def cover(size: int, starts: list[int], window: int) -> Tensor:
+    """[size] number of windows over each pixel of one side."""
+    pixel, start = torch.arange(size)[:, None], torch.tensor(starts)
+    return ((pixel >= start) & (pixel < start + window)).sum(1)
+
+
+def stored(x: Tensor, protocol: Protocol) -> Tensor:
+    """Where sums are kept."""
+    return x.cpu() if protocol.accumulate == "cpu" else x
+
+
+def resize_image(image: Tensor, size: Size) -> Tensor:
+    """Bilinear, no antialiasing."""
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def height_width(image: Tensor) -> Size:
+    """Of [..., H, W]."""
+    return image.shape[-2], image.shape[-1]
+
+
+def round_up(size: Size, divisor: int) -> Size:
+    """Each side's next multiple."""
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
+def pair(value: object, name: str) -> Size | None:
+    """Two whole numbers above 0 from a list of two or from one number."""
+    if value is None:
+        return None
+    both = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(both) != 2 or not all(isinstance(v, int) and v > 0 for v in both):
+        raise ConfigError(
+            f"evaluation.{name}={value} — expected two whole numbers above 0, e.g. evaluation.{name}=[512,512]"
+        )
+    return both

@@ -1,0 +1,7 @@
+"""What is reported. Every metric is a sum over the whole set: batch size and number of processes cannot change it."""
+
+from seglab.metrics.boundary import BoundaryIoU
+from seglab.metrics.calibration import Calibration
+from seglab.metrics.confusion import ConfusionMatrix, confusion_matrix, summarise
+
+__all__ = ["BoundaryIoU", "Calibration", "ConfusionMatrix", "confusion_matrix", "summarise"]

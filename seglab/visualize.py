@@ -1,0 +1,264 @@
+"""Pictures and tables of what a network predicts.
+
+Labels and predictions are maps of train ids [H, W] uint8 (``IGNORE`` where void), images [H, W, 3] uint8 RGB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from seglab import atomic
+from seglab.types import IGNORE
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor
+
+Palette = Sequence[tuple[int, int, int]]
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of the 0..255 values, unless the augmentation says otherwise."""
+VOID = (0, 0, 0)
+INK, PAPER = (30, 30, 30), (255, 255, 255)
+WRONG = (214, 39, 40)
+
+
+def to_image(image: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> np.ndarray:
+    """Normalised [3, H, W] -> RGB."""
+    standard = image.detach().float().cpu().permute(1, 2, 0).numpy()
+    rgb = standard * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    return rgb.round().clip(0, 255).astype(np.uint8)
+
+
+def colour_map(ids: np.ndarray, palette: Palette) -> np.ndarray:
+    """Ids -> RGB; void is black."""
+    table = np.full((256, 3), VOID, np.uint8)
+    table[: len(palette)] = palette
+    return table[ids]
+
+
+def present(*maps: np.ndarray) -> list[int]:
+    """Ids that occur in any of the maps, void left out, most pixels first."""
+    counts = sum(np.bincount(np.asarray(ids, np.uint8).ravel(), minlength=256) for ids in maps)
+    counts = np.asarray(counts)
+    counts[IGNORE] = 0
+    return [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, palette: Palette, opacity: float = 0.55) -> np.ndarray:
+    """The image, grey and pale, under the colours of its classes, dark lines between them; void shows the image."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
+    mixed = (1 - opacity) * (50 + 0.8 * grey) + opacity * colour_map(ids, palette).astype(np.float32)
+    mixed = np.where((ids == IGNORE)[..., None], image, mixed)
+    return np.where(contours(ids)[..., None], mixed * 0.45, mixed).round().astype(np.uint8)
+
+
+def contours(ids: np.ndarray) -> np.ndarray:
+    """Pixels whose right or lower neighbour has another id."""
+    edge = np.zeros(ids.shape, bool)
+    edge[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    edge[:-1] |= ids[:-1] != ids[1:]
+    return edge
+
+
+def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """The image, greyed and light where the prediction is right; red where it is wrong; black where nobody knows."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None].repeat(3, -1)
+    right = 0.45 * grey + 0.55 * 255
+    wrong = 0.25 * grey + 0.75 * np.asarray(WRONG, np.float32)
+    shown = np.where((label == prediction)[..., None], right, wrong)
+    return np.where((label == IGNORE)[..., None], np.asarray(VOID, np.float32), shown).round().astype(np.uint8)
+
+
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """The font that comes with Pillow."""
+    return ImageFont.load_default(size)
+
+
+def legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int, size: int = 14) -> np.ndarray:
+    """Colour patches with names, flowing over lines no wider than ``width`` (a longer name is shortened)."""
+    letters, gap, line = font(size), size // 2, int(size * 1.7)
+    places: list[tuple[int, int, str, tuple[int, int, int]]] = []
+    x, y = gap, 0
+    for name, colour in entries:
+        name = shorten(name, letters, width - 3 * gap - size)
+        step = size + gap + math.ceil(letters.getlength(name)) + 2 * gap
+        if x > gap and x + step - gap > width:
+            x, y = gap, y + line
+        places.append((x, y, name, colour))
+        x += step
+    picture = Image.new("RGB", (width, y + line if places else 1), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for x, y, name, colour in places:
+        middle = y + line // 2
+        draw.rectangle((x, middle - size // 2, x + size - 1, middle + size // 2), fill=tuple(colour), outline=INK)
+        draw.text((x + size + gap // 2, middle), name, fill=INK, font=letters, anchor="lm")
+    return np.asarray(picture)
+
+
+def shorten(text: str, letters: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> str:
+    """The text, cut with an ellipsis to fit."""
+    if letters.getlength(text) <= width:
+        return text
+    while text and letters.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def overlay_with_legend(image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: Palette) -> np.ndarray:
+    """The overlay above a legend of the classes in it; small pictures are enlarged so that the legend can be read."""
+    image, ids = enlarge(image, 480), enlarge(ids, 480)
+    entries = [(classes[k], palette[k]) for k in present(ids)]
+    width = image.shape[1]
+    return stack([overlay(image, ids, palette), legend(entries, width, size=int(np.clip(width / 45, 14, 40)))])
+
+
+def strip(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    predictions: np.ndarray | Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    palette: Palette,
+    width: int = 360,
+) -> np.ndarray:
+    """One row: image, label, prediction (one, or several under their names), error; a legend below.
+
+    The error panel shows a single prediction only. ``width`` is that of a panel, in pixels.
+    """
+    named = predictions if isinstance(predictions, Mapping) else {"prediction": predictions}
+    photo = fit(image, width)
+    panels = {"image": photo}
+    maps = list(named.values()) if label is None else [label, *named.values()]
+    entries = [(classes[k], palette[k]) for k in present(*maps)]
+    if label is not None:
+        panels["label"] = colour_map(fit(label, width), palette)
+    for name, prediction in named.items():
+        panels[name] = colour_map(fit(prediction, width), palette)
+    if label is not None:
+        valid = label != IGNORE
+        if not valid.all():
+            entries.append(("void", VOID))
+        if len(named) == 1 and valid.any():
+            wrong = (label != maps[-1])[valid].mean()
+            panels[f"error ({wrong:.1%} of pixels)"] = error_map(photo, fit(label, width), fit(maps[-1], width))
+            entries.append(("wrong", WRONG))
+    row = side_by_side([titled(name, panel) for name, panel in panels.items()])
+    return stack([row, legend(entries, row.shape[1])])
+
+
+def fit(picture: np.ndarray, width: int) -> np.ndarray:
+    """Scaled to a width: photographs [H, W, 3] smoothly, ids [H, W] without mixing them."""
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    method = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(picture).resize((width, height), method))
+
+
+def enlarge(picture: np.ndarray, width: int) -> np.ndarray:
+    """A whole multiple of the size, at least ``width`` wide."""
+    times = max(1, -(-width // picture.shape[1]))
+    return picture if times == 1 else picture.repeat(times, 0).repeat(times, 1)
+
+
+def titled(title: str, picture: np.ndarray, size: int = 15) -> np.ndarray:
+    """A picture under its title."""
+    head = Image.new("RGB", (picture.shape[1], int(size * 1.8)), PAPER)
+    letters = font(size)
+    title = shorten(title, letters, head.width - 8)
+    ImageDraw.Draw(head).text((4, head.height // 2), title, fill=INK, font=letters, anchor="lm")
+    return stack([np.asarray(head), picture])
+
+
+def side_by_side(pictures: Sequence[np.ndarray], gap: int = 6) -> np.ndarray:
+    """Pictures in a row on white."""
+    height = max(p.shape[0] for p in pictures)
+    width = sum(p.shape[1] for p in pictures) + gap * (len(pictures) - 1)
+    sheet = np.full((height, width, 3), PAPER, np.uint8)
+    x = 0
+    for picture in pictures:
+        sheet[: picture.shape[0], x : x + picture.shape[1]] = picture
+        x += picture.shape[1] + gap
+    return sheet
+
+
+def stack(pictures: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
+    """Pictures in a column on white."""
+    width = max(p.shape[1] for p in pictures)
+    sheet = np.full((sum(p.shape[0] for p in pictures) + gap * (len(pictures) - 1), width, 3), PAPER, np.uint8)
+    y = 0
+    for picture in pictures:
+        sheet[y : y + picture.shape[0], : picture.shape[1]] = picture
+        y += picture.shape[0] + gap
+    return sheet
+
+
+def confusion_picture(matrix: Tensor | np.ndarray, classes: Sequence[str], title: str = "") -> np.ndarray:
+    """The confusion matrix, rows in percent of the pixels with that label; classes that never occur are left out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(matrix, np.float64)
+    kept = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
+    counts, names = counts[np.ix_(kept, kept)], [classes[k] for k in kept]
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    n = max(len(kept), 1)
+    side = min(3.2 + 0.42 * n, 30.0)
+    letters = min(9.0, 0.6 * 72 * (side - 3.2) / n)  # of the points that a row has
+    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=150)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if len(kept):
+        shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        figure.colorbar(shown, label="% of the label's pixels", shrink=0.6, fraction=0.03, aspect=30)
+    axes.set_xticks(range(len(kept)), names, rotation=90, fontsize=letters)
+    axes.set_yticks(range(len(kept)), names, fontsize=letters)
+    axes.set(xlabel="prediction", ylabel="label", title=title)
+    if n <= 40:  # beyond, numbers are dust
+        for (i, j), value in np.ndenumerate(share):
+            if value >= 0.5:
+                ink = "white" if value > 55 else "black"
+                axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=0.85 * letters, color=ink)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save(picture: np.ndarray, path: str | Path) -> None:
+    """Write a picture, whole or not at all; its folder is made, its suffix says the format."""
+    kind = Image.registered_extensions()[Path(path).suffix.lower()]
+    with atomic.replacing(Path(path)) as file:
+        Image.fromarray(picture).save(file, format=kind, **({"quality": 92} if kind == "JPEG" else {}))
+
+
+def class_table(results: Mapping[str, Any], classes: Sequence[str], title: str = "") -> Table:
+    """Per-class IoU, accuracy and Dice in percent with the means below; "–" where a class does not occur."""
+    from rich.table import Table
+
+    columns = {"IoU": "mIoU", "Acc": "mAcc", "Dice": "mDice", "BoundaryIoU": "mBoundaryIoU"}
+    columns = {name: mean for name, mean in columns.items() if name in results}
+    counted = int(results["classes"])
+    note = "" if counted == len(classes) else f" ({counted} of {len(classes)} occur)"
+    table = Table(title=title or None, show_footer=True, caption=caption(results))
+    table.add_column("class", footer=f"mean{note}")
+    for name, mean in columns.items():
+        table.add_column(name, footer=percent(results[mean]), justify="right")
+    for k, name in enumerate(classes):
+        table.add_row(name, *(percent(float(results[column][k])) for column in columns))
+    return table
+
+
+def caption(results: Mapping[str, Any]) -> str:
+    """What has no class, in a line or two."""
+    line = f"aAcc {percent(results['aAcc'])}   fwIoU {percent(results['fwIoU'])}"
+    if "ECE" in results:
+        line += f"\nNLL {results['NLL']:.4f}   ECE {percent(results['ECE'])}"
+    return line
+
+
+def percent(value: float) -> str:
+    """Two digits, as papers print it."""
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
