@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from seglab.classifiers.base import Classifier, Output
 from seglab.decoders.base import Decoder
+
+if TYPE_CHECKING:
+    from seglab.checkpoint import Description
+    from seglab.data.spec import DatasetSpec
 
 
 class Segmenter(nn.Module):
@@ -17,6 +22,11 @@ class Segmenter(nn.Module):
         auxiliary: a head on the backbone's maps that gives logits for a loss of its own (``loss.aux``). It is skipped in
             evaluation unless a target is given, so a deployed network does not pay for it.
     """
+
+    spec: DatasetSpec | None = None
+    """Classes and palette, where the network was opened from a file."""
+    description: Description | None = None
+    """What the file says about itself."""
 
     def __init__(
         self, backbone: nn.Module, decoder: Decoder, classifier: Classifier, auxiliary: nn.Module | None = None

@@ -1,0 +1,120 @@
+"""``checkpoints/last.ckpt`` to go on from, ``checkpoints/best.ckpt`` to keep."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from seglab.atomic import DiskFull
+from seglab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(Checkpoint):
+    """Saves ``last`` every few steps and around each validation, ``best`` when the monitored value improves.
+
+    Every save is of a whole optimiser step, so a resumed run is the uninterrupted one.
+
+    Args:
+        monitor: a logged value, or null to keep no best.
+        mode: whether more or less of it is better.
+        every_n_steps: optimiser steps between periodic saves.
+        on_error: what a full disk does to a periodic save; the last one of a run always counts.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = "val/mIoU",
+        mode: Literal["max", "min"] = "max",
+        every_n_steps: int = 1000,
+        on_error: Literal["raise", "warn"] = "raise",
+    ) -> None:
+        if mode not in ("max", "min") or on_error not in ("raise", "warn") or every_n_steps < 1:
+            raise ConfigError(
+                f"callbacks.checkpoints: mode={mode}, on_error={on_error}, every_n_steps={every_n_steps} — expected "
+                "max or min, raise or warn, and at least 1"
+            )
+        self.monitor = monitor
+        self.sign = 1 if mode == "max" else -1
+        self.every_n_steps = every_n_steps
+        self.on_error = on_error
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.saved_step = 0
+
+    @property
+    def best_model_score(self) -> float | None:
+        """The best so far, under the name that Lightning's own callback has for it."""
+        return self.best
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, so that a resumed run does not replace it by less."""
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the best so far."""
+        self.best, self.best_step = state["best"], state["best_step"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        ends = step == trainer.max_steps
+        # A step is seen once per accumulated batch; its first sight is right after the optimiser moved.
+        if step > self.saved_step and (step % self.every_n_steps == 0 or ends):
+            self.save(trainer, "last", final=ends)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Validation may take long, and nothing can be saved in its middle.
+        if trainer.state.fn == "fit" and trainer.global_step > self.saved_step:
+            self.save(trainer, "last")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self.improved(trainer):
+            self.save(trainer, "best")
+        self.save(trainer, "last")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step > self.saved_step:  # stopped early
+            self.save(trainer, "last", final=True)
+
+    def improved(self, trainer: L.Trainer) -> bool:
+        """Whether the monitored value is the best yet; it is remembered then. NaN never is."""
+        if self.monitor is None:
+            return False
+        if self.monitor not in trainer.callback_metrics:
+            raise ConfigError(
+                f"callbacks.checkpoints.monitor={self.monitor} is not logged — expected one of "
+                f"{', '.join(sorted(trainer.callback_metrics))}, or null"
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        if math.isnan(value) or (self.best is not None and self.sign * value <= self.sign * self.best):
+            return False
+        self.best, self.best_step = value, trainer.global_step
+        return True
+
+    def save(self, trainer: L.Trainer, name: str, final: bool = False) -> None:
+        """Write a checkpoint (called on every rank; the strategy lets one write)."""
+        try:
+            trainer.save_checkpoint(folder(trainer) / f"{name}.ckpt", weights_only=False)
+        except DiskFull as error:
+            if final or self.on_error == "raise":
+                raise
+            log.warning("%s — training goes on without it (callbacks.checkpoints.on_error=warn)", error)
+        self.saved_step = trainer.global_step
+
+
+def folder(trainer: L.Trainer) -> Path:
+    """Where a trainer's checkpoints are."""
+    return Path(trainer.default_root_dir) / "checkpoints"

@@ -1,0 +1,85 @@
+"""The numbers of every class, after each evaluation: printed, on the disk, in the logger."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from rich import get_console
+
+from seglab import atomic, visualize
+from seglab.errors import ConfigError
+from seglab.loggers import log_picture
+from seglab.run import jsonable
+
+
+class ClassTable(L.Callback):
+    """Writes ``tables/<stage>_XXXXXX.csv`` and ``.json`` and prints the table.
+
+    TensorBoard and W&B get the IoU of each class as a curve and a picture of the confusion matrix, W&B the table too.
+
+    Args:
+        max_rows: with more classes than that, only the means are printed (the files have all).
+    """
+
+    def __init__(self, max_rows: int = 60) -> None:
+        if max_rows < 0:
+            raise ConfigError(f"callbacks.class_table.max_rows={max_rows} — expected 0 or more")
+        self.max_rows = max_rows
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.publish(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.publish(trainer, pl_module, "test")
+
+    def publish(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Print, write, send."""
+        results: dict[str, Any] = module.results
+        if not trainer.is_global_zero or "IoU" not in results:
+            return
+        classes, step = module.spec.classes, trainer.global_step
+        target = Path(trainer.default_root_dir) / "tables" / f"{stage}_{step:06d}"
+        rows = per_class(results, classes)
+        atomic.write_json(target.with_suffix(".json"), jsonable({"step": step, "classes": list(classes), **results}))
+        atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
+        title = f"{stage} at step {step}"
+        if len(classes) <= self.max_rows:
+            get_console().print(visualize.class_table(results, classes, title))
+        else:
+            get_console().print(f"{title}: mIoU {visualize.percent(results['mIoU'])}   {visualize.caption(results)}")
+        self.send(trainer, stage, rows, results["matrix"])
+
+    def send(self, trainer: L.Trainer, stage: str, rows: list[dict[str, Any]], matrix: Any) -> None:
+        """To the loggers that show more than numbers."""
+        shown = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
+        if not shown:
+            return
+        step, classes = trainer.global_step, [row["class"] for row in rows]
+        curves = {f"{stage}/IoU/{row['class']}": row["IoU"] for row in rows if np.isfinite(row["IoU"])}
+        for logger in shown:
+            logger.log_metrics(curves, step)
+            if isinstance(logger, WandbLogger):
+                logger.log_table(f"{stage}/classes", list(rows[0]), [list(row.values()) for row in rows], step=step)
+        log_picture(trainer, f"{stage}/confusion", visualize.confusion_picture(matrix, classes), step)
+
+
+def per_class(results: dict[str, Any], classes: Any) -> list[dict[str, Any]]:
+    """One row per class with every per-class number."""
+    lists = {name: value for name, value in results.items() if isinstance(value, list) and len(value) == len(classes)}
+    return [{"class": name, **{key: value[k] for key, value in lists.items()}} for k, name in enumerate(classes)]
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV; a class that does not occur has empty cells."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    return text.getvalue()

@@ -1,0 +1,53 @@
+"""Where numbers and pictures go while a run is on. Lightning's loggers fit too; these differ where that matters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import lightning as L
+    import numpy as np
+
+
+def close(exit_code: int) -> None:
+    """Close what a logger keeps open beyond its trainer: a W&B run, which shows the exit code and is then over."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        if exit_code == 143:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=exit_code)
+
+
+def log_picture(trainer: L.Trainer, name: str, picture: np.ndarray, step: int) -> None:
+    """Send a picture [H, W, 3] uint8 to every logger that shows pictures."""
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step)
+
+
+def log_masks(
+    trainer: L.Trainer,
+    name: str,
+    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    classes: Mapping[int, str],
+    step: int,
+) -> None:
+    """Send (image, label, prediction) to W&B as images whose masks can be switched on and off by class."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and pictures:
+            masks = [
+                {
+                    "label": {"mask_data": label, "class_labels": dict(classes)},
+                    "prediction": {"mask_data": prediction, "class_labels": dict(classes)},
+                }
+                for _, label, prediction in pictures
+            ]
+            logger.log_image(name, [image for image, _, _ in pictures], step, masks=masks)

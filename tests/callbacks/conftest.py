@@ -1,0 +1,121 @@
+"""A network of one layer, trained on made-up pictures: what callbacks see of a run, in milliseconds."""
+
+import itertools
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from seglab.callbacks.checkpoints import Checkpoints
+from seglab.checkpoint import AtomicCheckpointIO, embed
+from seglab.classifiers.base import Output
+from seglab.data.spec import DatasetSpec
+from seglab.inference import Protocol
+from seglab.metrics import ConfusionMatrix
+from seglab.types import IGNORE, Batch
+
+SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 120, 255), (90, 90, 90), (0, 140, 0)))
+
+
+def batch(index: int, size: int = 2, side: int = 16) -> Batch:
+    """Pictures whose classes follow from their colours; a function of the index alone."""
+    image = torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(index))
+    label = image.argmax(1)
+    label[:, :2] = IGNORE
+    return Batch(image, label, tuple(f"val/{index}_{i}" for i in range(size)))
+
+
+class Stream(IterableDataset):
+    start = 0
+
+    def __iter__(self):
+        return (batch(index) for index in itertools.count(self.start))
+
+
+class Toy(L.LightningModule):
+    spec, protocol = SPEC, Protocol()
+
+    def __init__(self, poison=None, scores=()):
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.1))
+        self.metrics = nn.ModuleDict({"confusion": ConfusionMatrix(3)})
+        self.poison = poison or (lambda index, loss: loss)
+        self.scores = list(scores)  # of the validations to come, in place of the true ones
+        self.parts, self.results = {}, {}
+
+    def forward(self, image, label=None):
+        return Output(logits=self.model(image))
+
+    def on_train_batch_start(self, batch, batch_idx):
+        torch.manual_seed(batch_idx)
+
+    def training_step(self, batch, batch_idx):
+        main = nn.functional.cross_entropy(self(batch.image).logits, batch.label, ignore_index=IGNORE)
+        extra = self.poison(batch_idx, main * 0.1)
+        self.parts = {"main": main.detach(), "extra": extra.detach()}
+        self.log("train/loss", main + extra, prog_bar=True)
+        return main + extra
+
+    def validation_step(self, batches, batch_idx):
+        for each in batches:
+            self.metrics["confusion"].update(self(each.image).logits, each.label)
+
+    def on_validation_epoch_end(self):
+        self.results = self.metrics["confusion"].compute()
+        self.metrics["confusion"].reset()
+        self.log("val/mIoU", self.scores.pop(0) if self.scores else self.results["mIoU"])
+
+    def configure_optimizers(self):
+        optimiser = torch.optim.AdamW(self.parameters(), 0.05)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, 12)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint):
+        embed(checkpoint, {"backbone": {"name": "toy"}}, SPEC)
+
+
+@pytest.fixture
+def toy():
+    return Toy
+
+
+@pytest.fixture
+def fit():
+    """``fit(folder, *callbacks, module=, resume=, **trainer settings) -> (trainer, module)``."""
+
+    def run(folder, *callbacks, module=None, resume=None, max_steps=8, accumulate=1, checkpoints=True, **settings):
+        module = module or Toy()
+        stream = Stream()
+        if resume:
+            stream.start = torch.load(resume, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"][
+                "total"
+            ]["ready"]
+        extra = (Checkpoints(every_n_steps=3),) if checkpoints is True else ((checkpoints,) if checkpoints else ())
+        trainer = L.Trainer(
+            default_root_dir=folder, accelerator="cpu", max_steps=max_steps, accumulate_grad_batches=accumulate,
+            val_check_interval=settings.pop("val_every", 4) * accumulate, check_val_every_n_epoch=None,
+            callbacks=[*callbacks, *extra], plugins=[AtomicCheckpointIO()], logger=settings.pop("logger", False),
+            enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1,
+            enable_progress_bar=settings.pop("enable_progress_bar", False), **settings,
+        )  # fmt: skip
+        train = DataLoader(stream, batch_size=None)
+        val = DataLoader([[batch(1000 + i)] for i in range(3)], batch_size=None)
+        trainer.fit(module, train, val, ckpt_path=resume, weights_only=True)
+        return trainer, module
+
+    return run
+
+
+@pytest.fixture
+def weights():
+    """All tensors of a checkpoint that must agree, with where it was written."""
+
+    def read(folder, name="last"):
+        content = torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+        states = ("state_dict", "current_model_state", "averaging_state")
+        return {f"{key}.{n}": t for key in states for n, t in content.get(key, {}).items()}
+
+    return read

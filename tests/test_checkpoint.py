@@ -1,0 +1,389 @@
+"""A checkpoint is whole or absent, opens alone, runs no code, and says what does not fit."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import struct
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from seglab import atomic, checkpoint
+from seglab.build import build_model
+from seglab.checkpoint import AtomicCheckpointIO
+from seglab.data.spec import DatasetSpec
+from seglab.errors import CheckpointError
+
+SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 0, 9), (8, 8, 8), (0, 7, 0)))
+CONFIG = {
+    "backbone": {"_target_": "seglab.backbones.Timm", "name": "test_resnet.r160_in1k", "pretrained": False},
+    "decoder": {"_target_": "seglab.decoders.FCN", "_partial_": True, "width": 8},
+    "classifier": {"_target_": "seglab.classifiers.Linear", "_partial_": True},
+    "auxiliary": None,
+    "optim": {"_target_": "seglab.optim.AdamW", "lr": 0.001},
+    "data": {"batch_size": 8},
+    "trainer": {"devices": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(CONFIG, 3).eval()
+
+
+def content(model, step=12, config=CONFIG, spec=SPEC, prefix="model.") -> dict:
+    made = {
+        "state_dict": {prefix + name: value for name, value in model.state_dict().items()},
+        "global_step": step,
+        "pytorch-lightning_version": "2.6.6",
+    }
+    checkpoint.embed(made, config, spec)
+    return made
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    AtomicCheckpointIO().save_checkpoint(content(model), tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    x, y = a.state_dict(), b.state_dict()
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+# Opened alone
+
+
+def test_the_network_comes_back_ready_to_predict_with_its_classes(model, saved):
+    loaded = checkpoint.load(saved)
+    assert same(loaded, model)
+    assert not loaded.training
+    assert loaded.spec == SPEC
+    assert loaded.description.step == 12
+    image = torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(image).logits, model(image).logits)
+
+
+def test_the_package_offers_it_as_load(saved, model):
+    import seglab
+
+    assert same(seglab.load(str(saved)), model)
+
+
+def test_loading_never_fetches_the_weights_it_is_about_to_replace(model, tmp_path):
+    config = {**CONFIG, "backbone": {**CONFIG["backbone"], "pretrained": True, "weights": "/gone.pth"}}
+    torch.save(content(model, config=config), tmp_path / "a.ckpt")
+    assert same(checkpoint.load(tmp_path / "a.ckpt"), model)
+
+
+def test_a_run_folder_gives_its_best_network_else_its_last(model, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name, step in (("last", 20), ("best", 10)):
+        torch.save(content(model, step), tmp_path / f"checkpoints/{name}.ckpt")
+    assert checkpoint.describe(tmp_path).step == 10
+    (tmp_path / "checkpoints/best.ckpt").unlink()
+    assert checkpoint.describe(tmp_path).step == 20
+    with pytest.raises(CheckpointError, match="holds no network"):
+        checkpoint.load(tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("prefix", ["model._orig_mod.", "module.model.", "_orig_mod.model."])
+def test_prefixes_of_wrappers_are_taken_off(model, tmp_path, prefix):
+    torch.save(content(model, prefix=prefix), tmp_path / "a.ckpt")
+    assert same(checkpoint.load(tmp_path / "a.ckpt"), model)
+
+
+def test_an_exported_folder_holds_the_same_network(model, saved, tmp_path):
+    loaded = checkpoint.load(saved)
+    folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    again = checkpoint.load(folder)
+    assert same(again, model)
+    assert (again.spec, again.description.step) == (SPEC, 12)
+    assert same(checkpoint.load(folder / "model.safetensors"), model)
+
+
+# Nothing runs
+
+
+@pytest.mark.parametrize("opened", [checkpoint.load, checkpoint.read, AtomicCheckpointIO().load_checkpoint])
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(model, tmp_path, opened):
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "run"),)
+
+    torch.save({**content(model), "extra": Touch()}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match=r"evil\.ckpt.*mkdir.*refused"):
+        opened(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "run").exists()
+    torch.load(tmp_path / "evil.ckpt", weights_only=False)
+    assert (tmp_path / "run").exists()  # the trap was live
+
+
+@pytest.mark.parametrize("part", ["backbone", "decoder", "classifier", "auxiliary"])
+@pytest.mark.parametrize(
+    "target", ["os.mkdir", "torch.nn.functional.torch.os.mkdir", "seglab.decoders.base.nn.init.torch"]
+)
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_configuration_cannot_build_anything_but_networks(model, tmp_path, part, target, depth):
+    evil = {"_target_": target, "path": str(tmp_path / "run")}
+    config = {**CONFIG, part: {**(CONFIG[part] or {}), "deep": [evil]} if depth else evil}
+    torch.save(content(model, config=config), tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match=rf"evil\.ckpt.*{target}"):
+        checkpoint.load(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_part_that_this_version_does_not_have_is_named(model, tmp_path):
+    config = {**CONFIG, "decoder": {"_target_": "seglab.decoders.FutureDecoder", "_partial_": True}}
+    torch.save(content(model, config=config), tmp_path / "a.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"its decoder names seglab.decoders.FutureDecoder, which this seglab does not have"
+    ):
+        checkpoint.load(tmp_path / "a.ckpt")
+
+
+# Broken files
+
+
+def broken(path, how, model):
+    whole = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "html":
+        path.write_bytes(b"<!doctype html><title>404</title>")
+    elif how == "list":
+        torch.save([1, 2], path)
+    elif how == "undescribed":
+        torch.save({"state_dict": model.state_dict()}, path)
+    elif how == "half a description":
+        torch.save({**content(model), "seglab": {"format": 1, "version": "0.1.0", "config": CONFIG}}, path)
+    elif how == "newer":
+        record = {**content(model)["seglab"], "format": 99, "version": "9.9"}
+        torch.save({**content(model), "seglab": record}, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", "no checkpoint at"),
+        ("empty", "is empty"),
+        ("truncated", "truncated or not a checkpoint"),
+        ("html", "truncated or not a checkpoint"),
+        ("list", "holds a list"),
+        ("undescribed", "does not describe its network"),
+        ("half a description", "damaged"),
+        ("newer", "written by seglab 9.9"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_is_wrong(model, saved, how, said):
+    broken(saved, how, model)
+    for opened in (checkpoint.load, checkpoint.describe):
+        with pytest.raises(CheckpointError, match=said) as refused:
+            opened(saved)
+        assert str(saved) in str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["header", "truncated", "shapes"])
+def test_damaged_safetensors_are_refused(model, saved, tmp_path, damage):
+    loaded = checkpoint.load(saved)
+    folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    if damage == "header":
+        path.write_bytes(struct.pack("<Q", 2**60) + whole[8:])
+    elif damage == "truncated":
+        path.write_bytes(whole[:-100])
+    else:
+        record = json.loads((folder / "config.json").read_text())
+        record["config"]["decoder"]["width"] = 16
+        (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"cannot be read|of another shape"):
+        checkpoint.load(folder)
+
+
+def test_tensors_that_do_not_fit_are_listed_by_module(model, tmp_path):
+    made = content(model)
+    removed = [name for name in made["state_dict"] if name.startswith("model.decoder.")]
+    for name in removed:
+        made["state_dict"]["model.head." + name] = made["state_dict"].pop(name)
+    torch.save(made, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=rf"{len(removed)} missing: decoder.*{len(removed)} unknown: head"):
+        checkpoint.load(tmp_path / "a.ckpt")
+
+
+def test_an_older_format_is_migrated(model, tmp_path, monkeypatch):
+    made = content(model)
+    made["seglab"]["names"] = made["seglab"].pop("spec")  # as if format 1 had called it so
+    torch.save(made, tmp_path / "old.ckpt")
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setitem(checkpoint.MIGRATIONS, 1, lambda r: {**r, "format": 2, "spec": r["names"]})
+    assert checkpoint.describe(tmp_path / "old.ckpt").spec == SPEC
+
+
+# Written whole or not at all
+
+
+def write_forever(path, number):
+    while True:
+        number += 1
+        AtomicCheckpointIO().save_checkpoint({"number": number, "data": torch.full((200_000,), number)}, path)
+
+
+def kill_while_writing(folder, times):
+    """Gives how many writers were killed in the middle of a file."""
+    path, number, torn = folder / "last.ckpt", 0, 0
+    AtomicCheckpointIO().save_checkpoint({"number": 0, "data": torch.full((200_000,), 0)}, path)
+    fork = multiprocessing.get_context("fork")
+    for _ in range(times):
+        before, deadline = path.stat().st_mtime_ns, time.time() + 20
+        writer = fork.Process(target=write_forever, args=(path, number))
+        writer.start()
+        while path.stat().st_mtime_ns == before and time.time() < deadline:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.03))
+        writer.kill()
+        writer.join()
+        found = checkpoint.read(path)
+        assert found["number"] > number
+        assert torch.equal(found["data"], torch.full((200_000,), found["number"]))
+        torn += len(atomic.sweep(folder))
+        assert [p.name for p in folder.iterdir()] == ["last.ckpt"]
+        number = found["number"]
+    return torn
+
+
+def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path):
+    kill_while_writing(tmp_path, 10)
+
+
+@pytest.mark.slow
+def test_a_killed_writer_leaves_the_old_or_the_new_fifty_times(tmp_path):
+    assert kill_while_writing(tmp_path, 50) > 0
+
+
+def fill_up(path, told):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        AtomicCheckpointIO().save_checkpoint({"data": torch.zeros(1_000_000)}, path)
+    except atomic.DiskFull as error:
+        told.put(str(error))
+    else:
+        told.put("written")
+
+
+def test_a_full_disk_keeps_the_previous_and_says_how_much_is_free(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"number": 1}, path)
+    fork = multiprocessing.get_context("fork")
+    told = fork.SimpleQueue()
+    writer = fork.Process(target=fill_up, args=(path, told))
+    writer.start()
+    writer.join()
+    message = told.get()
+    assert str(path) in message
+    assert "MiB free" in message
+    assert checkpoint.read(path) == {"number": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+# Starting from other weights
+
+
+def test_init_from_accounts_for_every_tensor(model, saved, caplog):
+    caplog.set_level("INFO", "seglab")
+    torch.manual_seed(1)
+    other = build_model(CONFIG, 5)
+    loaded = checkpoint.init_from(other, saved)
+    assert set(loaded.new) == set(loaded.dropped) == {n for n in other.state_dict() if n.startswith("classifier.")}
+    assert len(loaded.kept) + len(loaded.new) == len(other.state_dict())
+    assert torch.equal(other.state_dict()[loaded.kept[0]], model.state_dict()[loaded.kept[0]])
+    assert f"{len(loaded.kept)} tensors kept" in caplog.text
+    assert "dropped: classifier" in caplog.text
+
+
+def test_init_from_takes_a_plain_state_dict_and_an_export(model, saved, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "plain.pth")
+    loaded = checkpoint.load(saved)
+    checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
+    for path in (tmp_path / "plain.pth", tmp_path / "export"):
+        other = build_model(CONFIG, 3)
+        assert checkpoint.init_from(other, path).new == []
+        assert same(other, model)
+
+
+def test_init_from_weights_of_which_none_fits_is_refused(saved):
+    with pytest.raises(CheckpointError, match="none of its"):
+        checkpoint.init_from(nn.Linear(2, 2), saved)
+
+
+# Resuming
+
+
+def test_a_resumed_run_may_change_its_optimisation_and_says_so(saved, caplog):
+    caplog.set_level("INFO", "seglab")
+    config = {**CONFIG, "optim": {**CONFIG["optim"], "lr": 0.01}, "trainer": {"devices": 2}, "callbacks": {"x": 1}}
+    changes = checkpoint.check_resume(checkpoint.describe(saved), config, SPEC)
+    assert changes == ["optim.lr: 0.001 -> 0.01", "trainer.devices: 1 -> 2"]
+    assert "optim.lr: 0.001 -> 0.01" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classifier", {"_target_": "seglab.classifiers.Cosine", "_partial_": True}),
+        ("decoder", {**CONFIG["decoder"], "width": 16}),
+        ("backbone", {**CONFIG["backbone"], "name": "resnet18"}),
+        ("auxiliary", {"_target_": "seglab.decoders.FCNHead"}),
+        ("optim", {"_target_": "seglab.optim.SGD", "lr": 0.001}),
+    ],
+)
+def test_a_resumed_run_may_not_change_what_its_tensors_mean(saved, key, value):
+    with pytest.raises(CheckpointError, match=rf"{key}\S*: .*init_from={saved}"):
+        checkpoint.check_resume(checkpoint.describe(saved), {**CONFIG, key: value}, SPEC)
+
+
+def test_other_classes_are_refused_with_both_counts(saved):
+    streets = DatasetSpec("streets", ("sky", "road"), SPEC.palette[:2])
+    with pytest.raises(CheckpointError, match=r"3 classes \(toy\).*2 \(streets\).*init_from="):
+        checkpoint.check_resume(checkpoint.describe(saved), CONFIG, streets)
+    renamed = replace(SPEC, classes=("sky", "road", "bush"))
+    with pytest.raises(CheckpointError):
+        checkpoint.check_resume(checkpoint.describe(saved), CONFIG, renamed)
+
+
+def test_a_configuration_read_back_is_no_change(saved):
+    config = {**CONFIG, "augment": {"crop": (48, 64)}}
+    assert checkpoint.check_resume(checkpoint.describe(saved), CONFIG, SPEC) == []
+    old = replace(checkpoint.describe(saved), config=checkpoint.plain(config))
+    assert checkpoint.check_resume(old, config, SPEC) == []
+
+
+def test_resume_takes_the_newest_good_checkpoint_and_says_what_it_passed_over(model, tmp_path, caplog):
+    assert checkpoint.find_resume(tmp_path) is None
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    assert checkpoint.find_resume(tmp_path) is None
+    for name, step in (("best", 10), ("last", 20)):
+        torch.save(content(model, step), folder / f"{name}.ckpt")
+    assert checkpoint.find_resume(tmp_path) == folder / "last.ckpt"
+    broken(folder / "last.ckpt", "truncated", model)
+    assert checkpoint.find_resume(tmp_path) == folder / "best.ckpt"
+    assert "last.ckpt is truncated" in caplog.text
+    assert "falling back to" in caplog.text
+    broken(folder / "best.ckpt", "empty", model)
+    with pytest.raises(CheckpointError, match="resume=null"):
+        checkpoint.find_resume(tmp_path)
