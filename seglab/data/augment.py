@@ -1,0 +1,292 @@
+"""Training augmentation as mmsegmentation made it the field's standard; the only file that imports albumentations.
+
+Resize by a random factor, crop so that no class covers too much, flip, distort the colours, normalise, pad. Random
+numbers depend on (seed, epoch, index) alone, so that any worker makes the same pixels of an item.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+# albumentations asks a package index for updates when it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from albumentations.core.type_definitions import Targets
+from torch import Tensor
+
+from seglab.errors import ConfigError
+from seglab.types import IGNORE
+
+Size = tuple[int, int]
+"""(height, width) of an image, or (top, left) of a window."""
+
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+
+AUGMENT = 0xA06
+"""Separates the random numbers of the augmentation from those of the order."""
+
+
+def keep_ratio_size(size: Size, scale: Sequence[int]) -> Size:
+    """(height, width) of an image of ``size`` made to fit the long and the short side of ``scale``, shape kept."""
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+
+
+def is_diverse(label: np.ndarray, max_share: float) -> bool:
+    """Whether a window [h, w] uint8 shows two classes, the larger below ``max_share`` of the labelled pixels."""
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256]).ravel()[:IGNORE]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < max_share)
+
+
+def choose_window(
+    label: np.ndarray, crop: Size, offsets: Iterable[Size], max_share: float, retries: int = 10
+) -> tuple[int, Size]:
+    """Number and offset (top, left) of the window taken: the first diverse one, or the one after ``retries`` anyway."""
+    for number, (top, left) in enumerate(offsets):
+        if number == retries or is_diverse(label[top : top + crop[0], left : left + crop[1]], max_share):
+            return number, (top, left)
+    raise ValueError(f"fewer than {retries + 1} candidate windows")
+
+
+class RandomResize(A.DualTransform):
+    """Resize to ``scale`` times a random factor, shape kept: bilinear image, nearest label, no antialiasing.
+
+    Args:
+        scale: (width, height) that the factor multiplies; None is the image's own size.
+        ratio: range of the factor, uniform.
+    """
+
+    _targets = (Targets.IMAGE, Targets.MASK)
+
+    def __init__(self, scale: Sequence[int] | None, ratio: Sequence[float] = (0.5, 2.0), p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.scale = scale
+        self.ratio = ratio
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the new (height, width)."""
+        height, width = params["shape"][:2]
+        base = self.scale or (width, height)
+        factor = self.py_random.uniform(*self.ratio)
+        return {"size": keep_ratio_size((height, width), [int(side * factor) for side in base])}
+
+    def apply(self, img: np.ndarray, size: Size = (0, 0), **params: Any) -> np.ndarray:
+        """The image, resized."""
+        return cv2.resize(img, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def apply_to_mask(self, mask: np.ndarray, size: Size = (0, 0), **params: Any) -> np.ndarray:
+        """The label, resized."""
+        return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+class DiverseCrop(A.DualTransform):
+    """A random window that is drawn again while one class dominates it; an image smaller than the window stays smaller.
+
+    Args:
+        crop: (height, width).
+        max_share: the largest class must cover less of the labelled pixels; 1 takes any window.
+        retries: windows that may be refused; the next one is taken unchecked.
+    """
+
+    _targets = (Targets.IMAGE, Targets.MASK)
+
+    def __init__(self, crop: Sequence[int], max_share: float = 0.75, retries: int = 10, p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.crop = (crop[0], crop[1])
+        self.max_share = max_share
+        self.retries = retries
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the window's offset."""
+        margins = [max(side - crop, 0) for side, crop in zip(params["shape"], self.crop, strict=False)]
+        retries = 0 if self.max_share >= 1 or margins == [0, 0] else self.retries
+        _, offset = choose_window(data["mask"], self.crop, self._draw(margins), self.max_share, retries)
+        return {"offset": offset}
+
+    def apply(self, img: np.ndarray, offset: Size = (0, 0), **params: Any) -> np.ndarray:
+        """The window of image or label."""
+        (top, left), (height, width) = offset, self.crop
+        return img[top : top + height, left : left + width]
+
+    def _draw(self, margins: Sequence[int]) -> Iterator[Size]:
+        while True:
+            yield self.py_random.randint(0, margins[0]), self.py_random.randint(0, margins[1])
+
+
+class PhotoMetricDistortion(A.ImageOnlyTransform):
+    """Brightness, contrast, saturation and hue, each with probability ``each``; truncated to uint8 after every step.
+
+    Args:
+        brightness: largest amount added or subtracted.
+        contrast: range of the factor; applied before or after the colour steps, by a coin.
+        saturation: range of the factor on S of HSV.
+        hue: an integer in -hue..hue-1 is added to H (0..179, OpenCV's), modulo 180.
+    """
+
+    _targets = Targets.IMAGE
+
+    def __init__(
+        self,
+        brightness: float = 32,
+        contrast: Sequence[float] = (0.5, 1.5),
+        saturation: Sequence[float] = (0.5, 1.5),
+        hue: int = 18,
+        each: float = 0.5,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.hue = hue
+        self.each = each
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw every amount; None leaves a step out."""
+        draw = self.py_random
+        return {
+            "brightness": draw.uniform(-self.brightness, self.brightness) if self._chosen() else None,
+            "contrast": draw.uniform(*self.contrast) if self._chosen() else None,
+            "contrast_first": draw.random() < 0.5,
+            "saturation": draw.uniform(*self.saturation) if self._chosen() else None,
+            "hue": draw.randrange(-self.hue, self.hue) if self.hue and self._chosen() else None,
+        }
+
+    def apply(
+        self,
+        img: np.ndarray,
+        brightness: float | None = None,
+        contrast: float | None = None,
+        contrast_first: bool = True,
+        saturation: float | None = None,
+        hue: int | None = None,
+        **params: Any,
+    ) -> np.ndarray:
+        """The image [H, W, 3] uint8 after the steps that were drawn."""
+        table = _LEVELS.copy()
+        if brightness is not None:
+            table = _truncated(table + np.float32(brightness))
+        if contrast is not None and contrast_first:
+            table = _truncated(table * np.float32(contrast))
+        if brightness is not None or (contrast is not None and contrast_first):
+            img = cv2.LUT(img, table.astype(np.uint8))
+        if saturation is not None:
+            img = _on_hsv(img, 1, _truncated(_LEVELS * np.float32(saturation)))
+        if hue is not None:
+            img = _on_hsv(img, 0, (_LEVELS + hue) % 180)
+        if contrast is not None and not contrast_first:
+            img = cv2.LUT(img, _truncated(_LEVELS * np.float32(contrast)).astype(np.uint8))
+        return img
+
+    def _chosen(self) -> bool:
+        return self.py_random.random() < self.each
+
+
+_LEVELS = np.arange(256, dtype=np.float32)
+
+
+def _truncated(levels: np.ndarray) -> np.ndarray:
+    return np.floor(np.clip(levels, 0, 255))
+
+
+def _on_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
+    """Send one channel of HSV through a table."""
+    tables = np.stack([_LEVELS] * 3, axis=1).astype(np.uint8)
+    tables[:, channel] = table
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    return cv2.cvtColor(cv2.LUT(hsv, tables[:, None]), cv2.COLOR_HSV2RGB)
+
+
+class Augment:
+    """``(image [H, W, 3] uint8, label [H, W] uint8, key) -> image [3, h, w] float32, label [h, w] int64``.
+
+    Args:
+        crop: (height, width) of what training sees; None keeps the resized image whole.
+        scale: (width, height) before the random factor; None is the image's own size.
+        ratio: range of the random factor; null resizes nothing.
+        cat_max_ratio: largest share of one class in a crop; 1 takes any crop.
+        crop_retries: crops refused for that before one is taken unchecked.
+        flip: probability of mirroring left and right.
+        photometric: the colour distortion; None leaves colours alone.
+        extra: albumentations transforms of image, or image and mask, before normalisation. Those that uncover pixels
+            need ``fill_mask: 255``.
+        mean: per RGB channel, in 0..255; also used in evaluation.
+        std: likewise.
+    """
+
+    def __init__(
+        self,
+        crop: Sequence[int] | None = (512, 512),
+        scale: Sequence[int] | None = None,
+        ratio: Sequence[float] | None = (0.5, 2.0),
+        cat_max_ratio: float = 0.75,
+        crop_retries: int = 10,
+        flip: float = 0.5,
+        photometric: PhotoMetricDistortion | None = None,
+        extra: Sequence[A.BasicTransform] = (),
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
+        _require(crop is None or (len(crop) == 2 and min(crop) > 0), f"augment.crop={crop}", "[height, width] or null")
+        _require(
+            scale is None or (len(scale) == 2 and min(scale) > 0), f"augment.scale={scale}", "[width, height] or null"
+        )
+        _require(ratio is None or 0 < ratio[0] <= ratio[1], f"augment.ratio={ratio}", "[low, high] above 0, or null")
+        _require(0 < cat_max_ratio <= 1, f"augment.cat_max_ratio={cat_max_ratio}", "a share in (0, 1]")
+        _require(0 <= flip <= 1, f"augment.flip={flip}", "a probability")
+        _require(
+            len(mean) == len(std) == 3 and min(std) > 0, f"augment.mean={mean}, std={std}", "three each, std above 0"
+        )
+        self.crop = None if crop is None else (crop[0], crop[1])
+        steps: list[Any] = []
+        if ratio is not None:
+            steps.append(RandomResize(scale, ratio))
+        if self.crop is not None:
+            steps.append(DiverseCrop(self.crop, cat_max_ratio, crop_retries))
+        if flip > 0:
+            steps.append(A.HorizontalFlip(p=flip))
+        if photometric is not None:
+            steps.append(photometric)
+        self.pipeline = A.Compose([*steps, *extra])
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        levels = np.arange(256, dtype=np.float32)[:, None]
+        self._levels: np.ndarray = (levels - np.array(mean, "f4")) / np.array(std, "f4")
+
+    def __call__(self, image: np.ndarray, label: np.ndarray, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result."""
+        generator = np.random.default_rng([AUGMENT, *key])
+        # One pair of generators for all steps: seeded each for itself, they would all draw the same numbers.
+        self.pipeline.set_random_state(generator, random.Random(int(generator.integers(1 << 62))))
+        out = self.pipeline(image=image, mask=label)
+        image, label = out["image"], out["mask"]
+        height, width = label.shape if self.crop is None else self.crop
+        if label.shape[0] > height or label.shape[1] > width:
+            raise ConfigError(
+                f"augment.extra makes pictures of {label.shape}, larger than augment.crop={self.crop}"
+                " — transforms there must keep the size — crop in the last of them"
+            )
+        # Padding is 0 after normalisation, that is the mean colour.
+        padded = torch.zeros(3, height, width)
+        padded[:, : label.shape[0], : label.shape[1]] = self.normalise(image)
+        target = torch.full((height, width), IGNORE, dtype=torch.int64)
+        target[: label.shape[0], : label.shape[1]] = torch.from_numpy(np.ascontiguousarray(label))
+        return padded, target
+
+    def normalise(self, image: np.ndarray) -> Tensor:
+        """[3, H, W] float32 of an image [H, W, 3] uint8."""
+        planes = [cv2.LUT(plane, self._levels[:, c]) for c, plane in enumerate(cv2.split(image))]
+        return torch.from_numpy(np.stack(planes))
+
+
+def _require(fine: bool, given: str, expected: str) -> None:
+    if not fine:
+        raise ConfigError(f"{given} — expected {expected} — change it in YAML or as an override")

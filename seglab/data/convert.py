@@ -1,0 +1,89 @@
+"""Writing converted label files so that a run can be killed and started again: the engine of ``scripts/prepare_*``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from seglab.errors import DataError, UserError
+
+
+class Job(NamedTuple):
+    """One file to read and one to write."""
+
+    source: str
+    target: str
+
+
+def convert(jobs: Sequence[Job], encode: Callable[[str], np.ndarray], title: str, workers: int | None = None) -> int:
+    """Write ``encode(source)`` [H, W] uint8 as PNG to every target that does not exist yet; returns how many.
+
+    A target appears by renaming, so one that exists is complete. The first error stops the run and what is done stays.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    open_jobs = [job for job in jobs if not os.path.exists(job.target)]
+    for folder in {os.path.dirname(job.target) for job in open_jobs}:
+        os.makedirs(folder, exist_ok=True)
+
+    def work(job: Job) -> None:
+        save_label(encode(job.source), job.target)
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress, ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        task = progress.add_task(title, total=len(jobs), completed=len(jobs) - len(open_jobs))
+        try:
+            for _ in pool.map(work, open_jobs):
+                progress.advance(task)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return len(open_jobs)
+
+
+def save_label(label: np.ndarray, path: str) -> None:
+    """Write an 8-bit grey PNG whole or not at all."""
+    write_whole(path, lambda part: Image.fromarray(label).save(part, format="PNG"))
+
+
+def write_whole(path: str, write: Callable[[str], object]) -> None:
+    """Let ``write`` fill a hidden file beside ``path`` and rename it."""
+    part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+
+
+def read_mat(path: str, field: str) -> np.ndarray:
+    """[H, W] of one field of a MATLAB file; DataError names a file that is damaged or lacks it."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise DataError("reading .mat files needs scipy — run: pip install 'seglab[prepare]'") from error
+    try:
+        array = loadmat(path, variable_names=[field])[field]
+    except KeyError as error:
+        raise DataError(
+            f"{path}: no field {field} — the label map is expected there — take the official archive"
+        ) from error
+    except Exception as error:  # scipy raises nearly anything on damaged bytes.
+        raise DataError(f"{path}: cannot be read as a MATLAB file ({error}) — restore it from the archive") from error
+    return np.asarray(array)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script: a user's error becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

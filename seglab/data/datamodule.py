@@ -1,0 +1,202 @@
+"""One DataModule for every dataset: checks, loaders and the training stream."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.data import DataLoader
+
+from seglab.checks import one_of
+from seglab.data.augment import Augment
+from seglab.data.check import LEVELS, digest
+from seglab.data.collate import group, stack
+from seglab.data.items import EvalItems, Item, Items, TrainItems
+from seglab.data.sampler import ShardSampler, StreamSampler
+from seglab.data.source import Source
+from seglab.data.spec import DatasetSpec
+from seglab.errors import ConfigError, DataError
+from seglab.run import shield
+
+ROLES = ("train", "val", "test")
+
+STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+
+
+class DataModule(L.LightningDataModule):
+    """Loaders for the three roles of a dataset's splits.
+
+    Training batches come from one endless stream that depends on the seed alone, neither on the number of workers nor
+    on where it was interrupted. Evaluation gives every item once, at its own size, over all processes.
+
+    Args:
+        dataset: called with ``root``, gives the source.
+        root: the dataset's folder.
+        splits: official split, or list of splits, of ``train``, ``val`` and ``test``.
+        augment: augmentation and normalisation.
+        batch_size: items per process and training batch.
+        eval_batch_size: items per process in evaluation; those of one size go through the network together.
+        num_workers: loader processes; None takes the cores divided by the training processes, at most 8.
+        check: what is checked before training starts: ``names``, ``headers`` or ``full``.
+        allow_unlabelled: leave out images without a label instead of refusing them.
+        on_corrupt: ``raise``, or ``skip`` in training an item that cannot be read (at most one in a thousand).
+    """
+
+    start_step = 0
+    """Training batches already consumed; set it before the loader is iterated to resume there."""
+
+    def __init__(
+        self,
+        dataset: Callable[..., Source],
+        root: str | None,
+        splits: Mapping[str, str | Sequence[str]],
+        augment: Augment,
+        batch_size: int = 8,
+        eval_batch_size: int = 1,
+        num_workers: int | None = None,
+        seed: int = 0,
+        check: str = "names",
+        allow_unlabelled: bool = False,
+        on_corrupt: str = "raise",
+        persistent_workers: bool = True,
+        pin_memory: bool = True,
+        prefetch_factor: int = 4,
+    ) -> None:
+        super().__init__()
+        if set(splits) != set(ROLES):
+            raise ConfigError(f"data.splits has {', '.join(splits)} — expected one entry each for {', '.join(ROLES)}")
+        if min(batch_size, eval_batch_size) < 1:
+            given = f"data.batch_size={batch_size}, data.eval_batch_size={eval_batch_size}"
+            raise ConfigError(f"{given} — expected 1 or more")
+        one_of("data.check", check, LEVELS)
+        one_of("data.on_corrupt", on_corrupt, ("raise", "skip"))
+        self.source = dataset(root=root)
+        self.source.allow_unlabelled = allow_unlabelled
+        self.splits = {role: [given] if isinstance(given, str) else list(given) for role, given in splits.items()}
+        self.augment = augment
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.level = check
+        self.on_corrupt = on_corrupt
+        self.persistent_workers = persistent_workers
+        self.pin_memory = pin_memory
+        self.prefetch_factor = prefetch_factor
+        self._items: dict[str, Items] = {}
+        self._checked: set[str] = set()
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Classes, palette, label map."""
+        return self.source.spec
+
+    def items(self, role: str) -> Items:
+        """The items of ``train``, ``val`` or ``test``, paired and counted; DataError where that fails."""
+        if role not in self._items:
+            for split in self.splits[role]:
+                self.source.check(split, "names")
+            self._items[role] = Items(self.source, self.splits[role])
+        return self._items[role]
+
+    def names(self, role: str) -> list[str]:
+        """One name per item of a role, in order."""
+        return self.items(role).names
+
+    def steps_per_epoch(self, world_size: int = 1) -> int:
+        """Training batches that show every item about once."""
+        return math.ceil(len(self.items("train")) / (self.batch_size * world_size))
+
+    def fingerprint(self) -> str:
+        """Hash of names and sizes of the data trained and validated on."""
+        splits = [split for role in ("train", "val") for split in self.splits[role]]
+        return digest(f"{split}:{self.source.fingerprint(split)}" for split in splits)
+
+    def setup(self, stage: str) -> None:
+        """Pair, count and check the files that ``stage`` needs, and refuse too few of them."""
+        _, world_size = self._place()
+        for role in STAGES.get(stage, ROLES):
+            self._check(role)
+            size, split = len(self.items(role)), " + ".join(self.splits[role])
+            if role == "train" and size < self.batch_size * world_size:
+                raise DataError(
+                    f"split `{split}` has {size} items; batch {self.batch_size} x {world_size} devices needs >= "
+                    f"{self.batch_size * world_size} — lower data.batch_size or trainer.devices"
+                )
+            if size < world_size:
+                raise DataError(
+                    f"split `{split}` has {size} items, fewer than the {world_size} processes that evaluate it"
+                    " — lower trainer.devices"
+                )
+
+    def _check(self, role: str) -> None:
+        """The slow levels, once and in one process."""
+        for split in self.splits[role]:
+            if self.level != "names" and split not in self._checked and _first_process():
+                self.source.check(split, self.level)
+                self._checked.add(split)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Endless batches of this process, beginning at ``start_step``."""
+        items = self.items("train")
+        rank, world_size = self._place()
+        if self.trainer:  # restored from a checkpoint by now; 0 in a fresh run
+            self.start_step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        sampler = StreamSampler(len(items), self.batch_size, self.seed, rank, world_size, lambda: self.start_step)
+        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt)
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=stack, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """This process's share of the validation items, as lists of batches."""
+        return self._eval_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader[Item]:
+        """This process's share of the test items, as lists of batches."""
+        return self._eval_dataloader("test")
+
+    def _eval_dataloader(self, role: str) -> DataLoader[Item]:
+        items = self.items(role)
+        return DataLoader(
+            EvalItems(items, self.augment),
+            batch_size=self.eval_batch_size,
+            sampler=ShardSampler(len(items), *self._place()),
+            collate_fn=group,
+            **self._loading(),
+        )
+
+    def _loading(self) -> dict[str, Any]:
+        local = self.trainer.num_devices if self.trainer else 1
+        workers = min(8, max(1, _cores() // local)) if self.num_workers is None else self.num_workers
+        return {
+            "num_workers": workers,
+            "persistent_workers": self.persistent_workers and workers > 0,
+            "prefetch_factor": self.prefetch_factor if workers > 0 else None,
+            "pin_memory": self.pin_memory and torch.cuda.is_available(),
+            "worker_init_fn": _single_threaded,
+            # A loader draws one number to seed its workers; taken from the global generator it would change dropout.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _single_threaded(worker: int) -> None:
+    """Workers are the parallelism: OpenCV's own threads would oversubscribe the cores."""
+    cv2.setNumThreads(0)
+    shield()

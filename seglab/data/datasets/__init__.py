@@ -1,0 +1,19 @@
+"""One file per dataset: its facts as class attributes, and the rule that lists its pairs."""
+
+from seglab.data.datasets.ade20k import ADE20K
+from seglab.data.datasets.camvid import CamVid
+from seglab.data.datasets.cityscapes import Cityscapes
+from seglab.data.datasets.coco_stuff import CocoStuff10k, CocoStuff164k
+from seglab.data.datasets.folder import Folder
+from seglab.data.datasets.pascal_context import PascalContext59, PascalContext60
+
+__all__ = [
+    "ADE20K",
+    "CamVid",
+    "Cityscapes",
+    "CocoStuff10k",
+    "CocoStuff164k",
+    "Folder",
+    "PascalContext59",
+    "PascalContext60",
+]

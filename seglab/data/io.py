@@ -1,0 +1,195 @@
+"""The only place that opens images and labels.
+
+Pillow, because it returns palette indices where OpenCV expands them to colours, refuses a truncated JPEG where OpenCV
+returns a half-grey picture, and leaves the pixels where the labels were drawn instead of rotating them by EXIF.
+Every failure is a DataError with the file's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from seglab.errors import DataError
+
+MAX_PIXELS = 89_478_485
+"""Largest image read unless configured otherwise (Pillow's own warning level)."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+ORIENTATION = 0x0112
+"""EXIF tag of the camera's orientation; 1 is upright, 5..8 swap height and width."""
+
+LABEL_MODES = {"L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+
+# Pillow stretches grey PNGs of 2 and 4 bits to 0..255; ids need that undone.
+STRETCH = {"L;2": 85, "L;4": 17}
+
+_log = logging.getLogger(__name__)
+
+
+class Header(NamedTuple):
+    """What a file says about itself before its pixels are decoded."""
+
+    height: int
+    width: int
+    mode: str
+    orientation: int
+
+
+def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
+    """Size, mode and EXIF orientation of an image file."""
+    with _open(path, max_pixels) as image:
+        return Header(image.height, image.width, image.mode, _orientation(image))
+
+
+def read_image(path: str, max_pixels: int = MAX_PIXELS, exif: str = "ignore") -> np.ndarray:
+    """[H, W, 3] uint8 RGB of the stored pixels.
+
+    Grey is repeated, alpha dropped, CMYK converted by Pillow's plain formula, and of 16-bit grey the high byte kept;
+    each kind is announced once. ``exif="apply"`` turns the picture upright (``orient`` does the same to its label).
+    """
+    with _open(path, max_pixels) as image:
+        orientation = _orientation(image)
+        if orientation != 1 and exif == "ignore":
+            _announce("EXIF rotation is ignored: labels are drawn on stored pixels (data.dataset.exif=apply)", path)
+        mode = image.mode
+        if mode.startswith("I"):
+            _announce("16-bit grey images are reduced to their high byte", path)
+            values = np.asarray(image)
+            if values.size and not 0 <= values.min() <= values.max() <= 0xFFFF:
+                span = f"{values.min()}..{values.max()}"
+                raise DataError(f"{path}: 32-bit image with values {span} — 8 or 16 bits are read — convert it")
+            grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
+            array = np.repeat(grey[..., None], 3, axis=2)
+        elif mode == "F":
+            raise DataError(f"{path}: image of floating point values — 8-bit RGB or grey is read — convert it")
+        else:
+            if mode != "RGB":
+                dropped = ", without their alpha" if "A" in mode else ""
+                _announce(f"{mode} images are converted to RGB{dropped}", path)
+                image = image.convert("RGB")
+            array = np.asarray(image)
+    return orient(array, orientation) if exif == "apply" else array
+
+
+def read_label(
+    path: str, colours: Mapping[tuple[int, int, int], int] | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """[H, W] stored ids: uint8, uint16 or int32, never converted.
+
+    A colour-coded label is read through ``colours`` (exact match); without that table it is refused.
+    """
+    with _open(path, max_pixels) as image:
+        if image.format == "JPEG":
+            raise DataError(
+                f"{path}: label stored as JPEG, which changes ids — a PNG is expected — export the labels again"
+            )
+        if image.mode in LABEL_MODES:
+            tiles = getattr(image, "tile", None)  # gone once the pixels are loaded
+            raw_mode = tiles[0][3] if tiles else None
+            array = np.asarray(image)
+            if array.dtype == bool:
+                return array.astype(np.uint8)
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
+            return array // STRETCH[raw_mode] if raw_mode in STRETCH else array
+        if image.mode not in {"RGB", "RGBA"} or colours is None:
+            raise DataError(
+                f"{path}: label of mode {image.mode} — one channel of class ids (L, P, I;16, I or 1) is expected"
+                " — take the file with ids, or for data=folder set data.dataset.labels_are_colours=true"
+            )
+        return _ids_of_colours(np.asarray(image)[..., :3], colours, path)
+
+
+def orient(array: np.ndarray, orientation: int) -> np.ndarray:
+    """``array`` [H, W, ...] turned upright from EXIF ``orientation`` 1..8."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
+
+
+def _ids_of_colours(rgb: np.ndarray, colours: Mapping[tuple[int, int, int], int], path: str) -> np.ndarray:
+    shift = np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
+    codes, where = np.unique(rgb.astype(np.int32) @ shift, return_inverse=True)
+    seen = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in codes]
+    unknown = [colour for colour in seen if colour not in colours]
+    if unknown:
+        raise DataError(
+            f"{path}: {len(unknown)} colours that belong to no class, such as {unknown[0]} — the class file has"
+            f" {len(colours)} — add it there, or export the labels without smoothing"
+        )
+    return np.array([colours[colour] for colour in seen], dtype=np.uint8)[where].reshape(rgb.shape[:2])
+
+
+@contextmanager
+def _open(path: str, max_pixels: int) -> Iterator[Image.Image]:
+    """An image file opened for the body of a ``with``; whatever goes wrong there becomes a DataError naming it."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's limit may not undercut the configured one.
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > max_pixels:
+                raise DataError(
+                    f"{path}: {image.width}x{image.height} pixels — at most {max_pixels} are read"
+                    " — set data.dataset.max_pixels"
+                )
+            yield image
+    except (DataError, KeyboardInterrupt):
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file — restore it, or prepare the dataset again") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes.
+        raise DataError(
+            f"{path}: cannot be read ({_guess(path) or error}) — an image file is expected"
+            " — restore it, or set data.on_corrupt=skip"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(ORIENTATION, 1) != 1:
+        raise DataError(f"{image.filename!s}: TIFF with an orientation tag, which Pillow applies — save it upright")
+    if "exif" not in image.info:  # asking would decode a whole PNG in search of EXIF behind its pixels
+        return 1
+    value = image.getexif().get(ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _guess(path: str) -> str | None:
+    """What a file that is no image seems to be, or None."""
+    if os.path.isdir(path):
+        return "it is a directory"
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        return error.strerror
+    if not head:
+        return "the file is empty"
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it holds a web page, probably a failed download"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; run `git lfs pull`"
+    known = (b"\xff\xd8\xff", b"\x89png", b"bm", b"gif8", b"ii*\x00", b"mm\x00*", b"riff")
+    return None if start.startswith(known) else "it starts with " + repr(head[:8])
+
+
+_announced: set[str] = set()
+
+
+def _announce(what: str, path: str) -> None:
+    """Log a conversion once per kind and process."""
+    if what not in _announced:
+        _announced.add(what)
+        _log.warning("%s; first: %s", what, path)

@@ -1,0 +1,112 @@
+"""What a loader's workers do: read one item, augment or normalise it."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from seglab.data.augment import Augment
+from seglab.data.source import Sample, Source
+from seglab.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+
+class Item(NamedTuple):
+    """One image ready for the network."""
+
+    image: Tensor
+    """[3, H, W] float32, normalised RGB."""
+    label: Tensor | None
+    """[H, W] int64."""
+    name: str
+
+
+class Items:
+    """The items of one or several official splits, one after another."""
+
+    def __init__(self, source: Source, splits: Sequence[str]) -> None:
+        self.source = source
+        self.splits = list(splits)
+        self.names = [name for split in self.splits for name in source.names(split)]
+        self.starts = [0, *accumulate(len(source.names(split)) for split in self.splits)]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def read(self, index: int) -> Sample:
+        """Item ``index``, counted over all splits."""
+        part = bisect_right(self.starts, index) - 1
+        return self.source.read(self.splits[part], index - self.starts[part])
+
+
+class TrainItems(Dataset[Item]):
+    """Augmented items, addressed by (epoch, index): the same key gives the same pixels in any worker.
+
+    Args:
+        on_corrupt: ``raise``, or ``skip`` to put the next readable item in the place of one that cannot be read, until
+            more than one in a thousand items is found to be so.
+    """
+
+    TOLERATED = 0.001
+
+    def __init__(self, items: Items, augment: Augment, seed: int, on_corrupt: str = "raise") -> None:
+        self.items = items
+        self.augment = augment
+        self.seed = seed
+        self.on_corrupt = on_corrupt
+        # In shared memory, so that all workers count together and the main process can tell.
+        self.corrupt = torch.zeros(len(items), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        sample = self._read(index)
+        if sample.label is None:
+            raise DataError(f"{sample.name}: a split without labels cannot be trained on — change data.splits.train")
+        image, label = self.augment(sample.image, sample.label, (self.seed, epoch, index))
+        return Item(image, label, sample.name)
+
+    def _read(self, index: int) -> Sample:
+        if self.on_corrupt == "raise":
+            return self.items.read(index)
+        limit = max(1, int(self.TOLERATED * len(self)))
+        while True:
+            try:
+                return self.items.read(index)
+            except DataError as error:
+                if not self.corrupt[index]:
+                    self.corrupt[index] = True
+                    _log.warning("skipped: %s", error)
+                count = int(self.corrupt.sum())
+                if count > limit:
+                    raise DataError(
+                        f"{count} of {len(self)} items cannot be read, the last being {error}"
+                        f" — data.on_corrupt=skip tolerates {limit} — run with data.check=full to list them all"
+                    ) from error
+                index = (index + 1) % len(self)
+
+
+class EvalItems(Dataset[Item]):
+    """Items at their own size, normalised; one that cannot be read is an error, for a score is over the whole set."""
+
+    def __init__(self, items: Items, augment: Augment) -> None:
+        self.items = items
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        sample = self.items.read(index)
+        label = None if sample.label is None else torch.from_numpy(sample.label).long()
+        return Item(self.augment.normalise(sample.image), label, sample.name)

@@ -1,0 +1,193 @@
+"""Where samples come from: the seam between a dataset and everything that trains or evaluates on it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from textwrap import indent
+from typing import ClassVar
+
+import numpy as np
+
+from seglab.checks import one_of
+from seglab.data import check, io
+from seglab.data.labels import LabelTable
+from seglab.data.listing import Listing, Pair
+from seglab.data.spec import DatasetSpec
+from seglab.errors import ConfigError, DataError
+
+
+@dataclass
+class Sample:
+    """One image with its label, as stored: nothing resized, nothing normalised."""
+
+    image: np.ndarray
+    """[H, W, 3] uint8 RGB; may be read-only."""
+    label: np.ndarray | None
+    """[H, W] uint8 train ids, ``IGNORE`` where void; None where the split has no labels."""
+    name: str
+
+
+class Source(ABC):
+    """A dataset that can name its items and read one of them.
+
+    ``read`` is called in worker processes and must be a pure function of (split, index).
+    """
+
+    spec: DatasetSpec
+    splits: tuple[str, ...]
+    allow_unlabelled: bool = False
+    """Whether an image without a label is left out instead of refused (set by the DataModule)."""
+
+    @abstractmethod
+    def names(self, split: str) -> list[str]:
+        """One name per item, in order: its path below the root without suffix."""
+
+    @abstractmethod
+    def read(self, split: str, index: int) -> Sample:
+        """Item ``index`` of ``split``; DataError names the file that cannot be used."""
+
+    def check(self, split: str, level: str = "names") -> None:
+        """Raise DataError for what cannot be used; a source without files has nothing to check."""
+        self.known(split)
+
+    def fingerprint(self, split: str) -> str:
+        """Hash that changes when the items of ``split`` change."""
+        return check.digest(self.names(split))
+
+    def known(self, split: str) -> str:
+        """``split`` itself; ConfigError where the dataset has no such split."""
+        if split not in self.splits:
+            raise ConfigError(
+                f"{self.spec.name} has no split {split!r} — it has {', '.join(self.splits) or 'none'}"
+                " — change data.splits"
+            )
+        return split
+
+
+class FileSource(Source):
+    """A dataset of image and label files below one root: a subclass gives the facts and the listing rule.
+
+    Args:
+        root: the dataset's folder, laid out as ``layout`` says (or the folder above it).
+        max_pixels: larger images are refused before they are decoded.
+        exif: ``ignore`` reads pixels as stored; ``apply`` turns image and label by the image's EXIF orientation.
+    """
+
+    layout: ClassVar[str]
+    """The expected tree, shown when something is missing."""
+    prepare: ClassVar[str | None] = None
+    """The command that makes it."""
+    folder: ClassVar[str | None] = None
+    """The archive's top folder, where it has one: the root may be this folder or the one that holds it."""
+    official: ClassVar[tuple[int, ...]] = ()
+    """Published number of images of each of ``splits``; another number is reported, not refused."""
+    unlabelled: Collection[str] = ()
+    """Splits whose labels were not published."""
+
+    def __init__(
+        self, root: str | os.PathLike[str] | None, *, max_pixels: int = io.MAX_PIXELS, exif: str = "ignore"
+    ) -> None:
+        one_of("data.dataset.exif", exif, ("ignore", "apply"))
+        self.given = root
+        self.max_pixels = max_pixels
+        self.exif = exif
+        self._listings: dict[str, Listing] = {}
+        self._pairs: dict[tuple[str, bool], list[Pair]] = {}
+
+    @abstractmethod
+    def find(self, split: str) -> Listing:
+        """The pairs of ``split`` by the dataset's own rule (``listing.match`` joins two folders)."""
+
+    def hint(self, ids: Collection[int]) -> str | None:
+        """Which wrong variant of this dataset a label with ``ids`` comes from and what mends it; None if unclear."""
+        return None
+
+    def suspicion(self, ids: Collection[int]) -> str | None:
+        """What the ids of many labels, each of them legal, say about a wrong variant; None if they look right."""
+        return None
+
+    @cached_property
+    def root(self) -> str:
+        """The dataset's folder; DataError with the expected tree where there is none."""
+        if self.given is None:
+            raise DataError(f"{type(self).__name__}: data.root is not set — give the dataset's folder\n{self.expected}")
+        root = os.path.expanduser(self.given)
+        if self.folder and os.path.isdir(os.path.join(root, self.folder)):
+            root = os.path.join(root, self.folder)
+        if not os.path.isdir(root):
+            raise DataError(f"{type(self).__name__}: no folder {root} — set data.root=FOLDER\n{self.expected}")
+        return root
+
+    @property
+    def expected(self) -> str:
+        """The tree and the command, for error messages."""
+        tree = "expected below data.root:\n" + indent(self.layout.strip("\n"), "    ")
+        return tree if self.prepare is None else f"{tree}\nprepared by: {self.prepare}"
+
+    @cached_property
+    def table(self) -> LabelTable:
+        """Stored ids to train ids."""
+        return LabelTable(self.spec, self.hint)
+
+    @property
+    def colours(self) -> Mapping[tuple[int, int, int], int] | None:
+        """Stored ids of colour-coded labels; None where labels hold ids."""
+        return None
+
+    def listing(self, split: str) -> Listing:
+        """The split's files, looked up once."""
+        if self.known(split) not in self._listings:
+            try:
+                self._listings[split] = self.find(split)
+            except DataError as error:
+                raise DataError(f"{self.spec.name}, split {split}: {error}\n{self.expected}") from error
+        return self._listings[split]
+
+    def pairs(self, split: str) -> list[Pair]:
+        """The items of ``split`` in order; images without label only where they are not left out."""
+        key = (split, self.allow_unlabelled)
+        if key not in self._pairs:
+            pairs = self.listing(split).pairs
+            drop = self.allow_unlabelled and split not in self.unlabelled
+            self._pairs[key] = [pair for pair in pairs if pair.label is not None] if drop else pairs
+        return self._pairs[key]
+
+    def names(self, split: str) -> list[str]:
+        """Image paths below the root, without suffix."""
+        return [pair.name for pair in self.pairs(split)]
+
+    def read(self, split: str, index: int) -> Sample:
+        """Image and label of one item; DataError if either is unreadable, their sizes differ or an id has no class."""
+        pair = self.pairs(split)[index]
+        image = io.read_image(self.path(pair.image), self.max_pixels, self.exif)
+        if split in self.unlabelled:
+            return Sample(image, None, pair.name)
+        if pair.label is None:
+            raise DataError(f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true")
+        stored = self.read_stored(pair)
+        check.same_size(self, pair, image.shape[:2], stored.shape)
+        return Sample(image, self.table(stored, self.path(pair.label)), pair.name)
+
+    def read_stored(self, pair: Pair) -> np.ndarray:
+        """[H, W] ids of a pair's label as stored."""
+        assert pair.label is not None
+        ids = io.read_label(self.path(pair.label), self.colours, self.max_pixels)
+        if self.exif == "apply":
+            ids = io.orient(ids, io.read_header(self.path(pair.image), self.max_pixels).orientation)
+        return ids
+
+    def check(self, split: str, level: str = "names") -> None:
+        """Refuse what cannot be used, before training does: see ``seglab.data.check`` for the levels."""
+        check.run(self, split, level)
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the names and file sizes of ``split``."""
+        return check.fingerprint(self, split)
+
+    def path(self, relative: str) -> str:
+        """Where a file of the listing lies."""
+        return os.path.join(self.root, relative)

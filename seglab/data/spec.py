@@ -1,0 +1,52 @@
+"""What a dataset is, apart from its files: classes, colours, and the one table from stored ids to train ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from seglab.errors import ConfigError
+from seglab.types import IGNORE
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Classes, palette and label map of a dataset."""
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    """One RGB colour per class, for pictures only: two classes may share a colour."""
+    label_map: Mapping[int, int] | None = field(default=None, hash=False)
+    """Stored id -> train id or ``IGNORE``, for every legal stored id; None: these are what is stored."""
+
+    def __post_init__(self) -> None:
+        """Refuse a table that cannot be meant."""
+        if not self.classes or len(self.palette) != len(self.classes):
+            raise ConfigError(
+                f"dataset {self.name}: {len(self.classes)} classes and {len(self.palette)} colours"
+                " — one colour per class is needed, and at least one class"
+            )
+        if len(self.classes) >= IGNORE:
+            raise ConfigError(
+                f"dataset {self.name}: {len(self.classes)} classes — at most {IGNORE - 1} fit the 8 bits of a label"
+            )
+        if self.label_map is not None:
+            wrong = {raw: to for raw, to in self.label_map.items() if to != IGNORE and not 0 <= to < self.num_classes}
+            if wrong:
+                raise ConfigError(
+                    f"dataset {self.name}: label map sends {wrong}"
+                    f" — train ids are 0..{self.num_classes - 1}, void is {IGNORE} — mend data.dataset.label_map"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K; train ids are 0..K-1."""
+        return len(self.classes)
+
+    @property
+    def table(self) -> Mapping[int, int]:
+        """The label map, written out where it is the identity."""
+        if self.label_map is not None:
+            return self.label_map
+        return {**{k: k for k in range(self.num_classes)}, IGNORE: IGNORE}

@@ -1,0 +1,68 @@
+"""Miniatures for the tests, and a cache of verdicts that is not the user's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).parent
+SHARED = HERE.parents[2] / "shared" / "data"
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("miniatures", HERE / "miniatures.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["miniatures"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+MINIATURES = _load()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for ``each`` runs for every dataset."""
+    if "each" in metafunc.fixturenames:
+        metafunc.parametrize("each", list(MINIATURES.ALL))
+
+
+@pytest.fixture
+def mini() -> ModuleType:
+    """The generator: ``mini.camvid(root)``, ``mini.image(path)``, ``mini.label(path, ids)``."""
+    return MINIATURES
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def _real(variable: str, default: Path) -> Path:
+    folder = Path(os.environ.get(variable) or default)
+    if not folder.is_dir():
+        pytest.skip(f"no real data: ${variable} is not a folder")
+    return folder
+
+
+@pytest.fixture
+def samples() -> Path:
+    """Real files of the published datasets."""
+    return _real("SEGLAB_SAMPLES", SHARED / "samples")
+
+
+@pytest.fixture
+def real_camvid() -> Path:
+    """The whole of CamVid."""
+    return _real("SEGLAB_CAMVID", SHARED / "camvid")
+
+
+@pytest.fixture
+def published_tables() -> Path:
+    """Class tables gathered from the datasets' own sources."""
+    return _real("SEGLAB_META", SHARED / "meta")

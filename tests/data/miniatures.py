@@ -1,0 +1,161 @@
+"""Every dataset in miniature: a few tiny files in the published layout, generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seglab.data import datasets
+from seglab.data.source import FileSource
+from seglab.data.tables import coco_stuff10k_split
+
+HEIGHT, WIDTH = 12, 16
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """A generated dataset and what reading it must give."""
+
+    root: Path
+    dataset: Callable[..., FileSource]
+    counts: dict[str, int]
+    stored: Sequence[int]
+    """Ids that every label holds, in stripes from left to right."""
+    train: Sequence[int]
+    """The train ids they stand for."""
+
+
+def image(path: Path, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
+    """A picture of random blocks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    Image.fromarray(blocks).resize((size[1], size[0]), Image.Resampling.NEAREST).save(path)
+    return path
+
+
+def label(path: Path, ids: Sequence[int], dtype: str = "u1", size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
+    """Vertical stripes of the ids."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(stripes(ids, size).astype(dtype)).save(path)
+    return path
+
+
+def stripes(ids: Sequence[int], size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+    """[H, W] with the ids side by side."""
+    columns = np.asarray(ids)[np.arange(size[1]) * len(ids) // size[1]]
+    return np.tile(columns, (size[0], 1))
+
+
+def camvid(root: Path) -> Miniature:
+    stored = (0, 5, 10, 11)
+    counts = {"train": 5, "val": 3, "test": 4}
+    for split, count in counts.items():
+        for i in range(count):
+            image(root / split / "images" / f"0001TP_{i:06d}.jpg", i)
+            label(root / split / "labels" / f"0001TP_{i:06d}.png", stored)
+    return Miniature(root, datasets.CamVid, counts, stored, (0, 5, 10, 255))
+
+
+def ade20k(root: Path) -> Miniature:
+    stored = (0, 1, 13, 150)
+    counts = {"training": 4, "validation": 3}
+    for split, short in (("training", "train"), ("validation", "val")):
+        for i in range(counts[split]):
+            name = f"ADE_{short}_{i + 1:08d}"
+            image(root / "ADEChallengeData2016" / "images" / split / f"{name}.jpg", i)
+            label(root / "ADEChallengeData2016" / "annotations" / split / f"{name}.png", stored)
+    return Miniature(root, datasets.ADE20K, counts, stored, (255, 0, 12, 149))
+
+
+def coco_stuff10k(root: Path) -> Miniature:
+    stored = (0, 1, 92, 171)
+    counts = {"train": 4, "test": 3}
+    for split, count in counts.items():
+        for i, name in enumerate(coco_stuff10k_split(split)[:count]):
+            image(root / "images" / f"{split}2014" / f"{name}.jpg", i)
+            label(root / "annotations" / f"{split}2014" / f"{name}_labelTrainIds.png", stored)
+    return Miniature(root, datasets.CocoStuff10k, counts, stored, (255, 0, 91, 170))
+
+
+def coco_stuff164k(root: Path) -> Miniature:
+    """Published and converted labels side by side."""
+    stored = (0, 12, 181, 255)
+    counts = {"train2017": 4, "val2017": 3}
+    for split, count in counts.items():
+        for i in range(count):
+            image(root / "images" / split / f"{i + 9:012d}.jpg", i)
+            label(root / "annotations" / split / f"{i + 9:012d}.png", stored)
+            label(root / "annotations" / split / f"{i + 9:012d}_labelTrainIds.png", (0, 11, 170, 255))
+    return Miniature(root, datasets.CocoStuff164k, counts, stored, (0, 11, 170, 255))
+
+
+def cityscapes(root: Path) -> Miniature:
+    """The archive's files, train ids beside them, and the files that no loader wants."""
+    stored = (7, 26, 33, 4)
+    cities = {"train": ("aachen", "bochum"), "val": ("lindau",), "test": ("berlin",)}
+    for split, names in cities.items():
+        for city in names:
+            for i in range(2):
+                frame = f"{city}_{i:06d}_000019"
+                image(root / "leftImg8bit" / split / city / f"{frame}_leftImg8bit.png", i)
+                truth = root / "gtFine" / split / city
+                label(truth / f"{frame}_gtFine_labelIds.png", stored)
+                label(truth / f"{frame}_gtFine_instanceIds.png", (7, 26001, 33002, 4), "u2")
+                image(truth / f"{frame}_gtFine_color.png")
+                (truth / f"{frame}_gtFine_polygons.json").write_text("{}")
+                if split != "test":
+                    label(truth / f"{frame}_gtFine_labelTrainIds.png", (0, 13, 18, 255))
+    counts = {split: 2 * len(names) for split, names in cities.items()}
+    return Miniature(root, datasets.Cityscapes, counts, stored, (0, 13, 18, 255))
+
+
+def pascal_context(root: Path, dataset: type[FileSource], stored: Sequence[int], train: Sequence[int]) -> Miniature:
+    base = root / "VOCdevkit" / "VOC2010"
+    lists = {"train": ("2008_000008", "2009_000001", "2010_000003"), "val": ("2008_000002", "2010_000004")}
+    (base / "ImageSets" / "SegmentationContext").mkdir(parents=True)
+    for split, names in lists.items():
+        (base / "ImageSets" / "SegmentationContext" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
+        for i, name in enumerate(names):
+            image(base / "JPEGImages" / f"{name}.jpg", i)
+            label(base / "SegmentationClassContext" / f"{name}.png", stored)
+    image(base / "JPEGImages" / "2007_000001.jpg")  # VOC has images beyond trainval
+    return Miniature(root, dataset, {split: len(names) for split, names in lists.items()}, stored, train)
+
+
+def pascal_context59(root: Path) -> Miniature:
+    return pascal_context(root, datasets.PascalContext59, (0, 1, 30, 59), (255, 0, 29, 58))
+
+
+def pascal_context60(root: Path) -> Miniature:
+    return pascal_context(root, datasets.PascalContext60, (0, 1, 30, 59), (0, 1, 30, 59))
+
+
+def folder(root: Path) -> Miniature:
+    stored = (0, 1, 2, 255)
+    counts = {"test": 3, "train": 6, "val": 3}
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "classes.txt").write_text("# of my own\nroad 128 64 128\ntraffic light 250 170 30\nsky\n")
+    for split, count in counts.items():
+        for i in range(count):
+            image(root / "images" / split / f"shot {i}.jpg", i)
+            label(root / "labels" / split / f"shot {i}.png", stored)
+    return Miniature(root, datasets.Folder, counts, stored, stored)
+
+
+ALL: dict[str, Callable[[Path], Miniature]] = {
+    maker.__name__: maker
+    for maker in (
+        camvid,
+        ade20k,
+        coco_stuff10k,
+        coco_stuff164k,
+        cityscapes,
+        pascal_context59,
+        pascal_context60,
+        folder,
+    )
+}

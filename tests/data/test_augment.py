@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from seglab.data.augment import (
+    Augment,
+    DiverseCrop,
+    PhotoMetricDistortion,
+    RandomResize,
+    choose_window,
+    is_diverse,
+    keep_ratio_size,
+)
+from seglab.errors import ConfigError
+
+RNG = np.random.default_rng(0)
+
+
+def scene(height=40, width=60, classes=5):
+    image = cv2.resize(RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8), (width, height))
+    label = cv2.resize(RNG.integers(0, classes, (5, 6), dtype=np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return image, label
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [
+        ((512, 683), (2048, 512), (512, 683)),  # the short side decides
+        ((100, 900), (2048, 512), (228, 2048)),  # the long side decides
+        ((683, 512), (2048, 512), (683, 512)),  # orientation does not matter
+        ((1024, 2048), (2048, 1024), (1024, 2048)),
+        ((375, 500), (520, 520), (390, 520)),
+        ((300, 400), (1023, 255), (255, 340)),
+    ],
+)
+def test_keep_ratio_follows_the_published_arithmetic(size, scale, expected):
+    assert keep_ratio_size(size, scale) == expected
+
+
+def test_resizing_draws_the_factor_and_truncates_the_target():
+    image, label = scene()
+    sizes = set()
+    step = RandomResize(None, (0.5, 2.0))
+    for seed in range(200):
+        step.set_random_seed(seed)
+        out = step(image=image, mask=label)
+        sizes.add(out["mask"].shape)
+        assert out["image"].shape[:2] == out["mask"].shape
+        assert set(np.unique(out["mask"])) <= set(np.unique(label))
+    assert min(sizes) >= (20, 30)
+    assert max(sizes) <= (80, 120)
+    assert max(sizes)[0] - min(sizes)[0] > 50
+
+
+def test_resizing_is_opencvs_bilinear_and_nearest():
+    image, label = scene()
+    out = RandomResize((90, 60), (1.0, 1.0))(image=image, mask=label)
+    assert np.array_equal(out["image"], cv2.resize(image, (90, 60), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(out["mask"], cv2.resize(label, (90, 60), interpolation=cv2.INTER_NEAREST))
+
+
+def test_a_window_needs_two_classes_and_none_that_dominates():
+    half = np.repeat(np.uint8([[0, 1]]), 2, axis=1)
+    assert is_diverse(half, 0.75)
+    assert not is_diverse(np.uint8([[0, 0, 0, 1]]), 0.75)  # exactly the share is too much
+    assert not is_diverse(np.uint8([[2, 2]]), 0.75)
+    assert not is_diverse(np.uint8([[2, 255]]), 0.75)  # void is no class
+    assert not is_diverse(np.uint8([[255, 255]]), 0.75)
+    assert is_diverse(np.uint8([[0, 1, 255, 255, 255, 255]]), 0.75)  # and no part of the whole
+
+
+def test_the_eleventh_window_is_taken_unchecked():
+    label = np.zeros((4, 8), np.uint8)
+    label[:, 6:] = 1
+    dull, good = (0, 0), (0, 4)
+    assert choose_window(label, (4, 4), [dull] * 3 + [good], 0.75) == (3, good)
+    assert choose_window(label, (4, 4), [dull] * 10 + [good], 0.75) == (10, good)
+    assert choose_window(label, (4, 4), [dull] * 11 + [good], 0.75) == (10, dull)
+    assert choose_window(label, (4, 4), [dull, good], 0.75, retries=0) == (0, dull)
+
+
+def test_the_cropped_window_is_inside_and_reaches_all_borders():
+    image, label = scene()
+    step = DiverseCrop((38, 57), max_share=1.0)
+    rows = np.arange(40, dtype=np.uint8)[:, None] + np.zeros(60, np.uint8)
+    tops = set()
+    for seed in range(100):
+        step.set_random_seed(seed)
+        out = step(image=image, mask=rows)
+        assert out["image"].shape == (38, 57, 3)
+        tops.add(int(out["mask"][0, 0]))
+    assert tops == {0, 1, 2}
+
+
+def distorted(image, brightness, contrast, contrast_first, saturation, hue):
+    """The published steps, one after the other on pixels."""
+
+    def scaled(pixels, factor=1.0, shift=0.0):
+        return np.clip(pixels.astype(np.float32) * factor + shift, 0, 255).astype(np.uint8)
+
+    if brightness is not None:
+        image = scaled(image, shift=brightness)
+    if contrast is not None and contrast_first:
+        image = scaled(image, contrast)
+    if saturation is not None:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 1] = scaled(hsv[..., 1], saturation)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if hue is not None:
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(int) + hue) % 180
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if contrast is not None and not contrast_first:
+        image = scaled(image, contrast)
+    return image
+
+
+def test_colours_are_distorted_step_by_step_with_truncation():
+    image = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    step = PhotoMetricDistortion()
+    drawn = []
+    for seed in range(200):
+        step.set_random_seed(seed)
+        params = step.get_params()
+        assert np.array_equal(step.apply(image, **params), distorted(image, **params))
+        drawn.append(params)
+    for key in ("brightness", "contrast", "saturation", "hue"):
+        values = [params[key] for params in drawn if params[key] is not None]
+        assert 60 < len(values) < 140  # every second time
+        low, high = {"brightness": (-32, 32), "hue": (-18, 17)}.get(key, (0.5, 1.5))
+        assert low <= min(values) < low + (high - low) / 10
+        assert high - (high - low) / 10 < max(values) <= high
+    assert 60 < sum(params["contrast_first"] for params in drawn) < 140
+
+
+def standard(**options):
+    return Augment(**{"crop": (32, 48), "photometric": PhotoMetricDistortion(), **options})
+
+
+def test_the_result_is_a_function_of_seed_epoch_and_index():
+    image, label = scene()
+    key = (1, 2, 3)
+    augment, another = standard(), standard()
+    first = augment(image, label, key)
+    augment(image, label, (9, 9, 9))
+    for again in (augment(image, label, key), another(image, label, key)):
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in ((2, 2, 3), (1, 3, 3), (1, 2, 4)):
+        assert not torch.equal(first[0], augment(image, label, other)[0])
+
+
+def test_the_steps_do_not_share_their_random_numbers():
+    """Seeded each for itself, the flip would follow the resize factor."""
+    image, label = scene()
+    plain = Augment(crop=None, flip=0.5)
+    pairs = []
+    for i in range(300):
+        out = plain(image, label, (0, 0, i))[1]
+        unflipped = cv2.resize(label, (out.shape[1], out.shape[0]), interpolation=cv2.INTER_NEAREST)
+        pairs.append((out.shape[0], not np.array_equal(out.numpy(), unflipped)))
+    sizes, flips = np.array(pairs, float).T
+    assert abs(np.corrcoef(sizes, flips)[0, 1]) < 0.2
+    assert 0.4 < flips.mean() < 0.6
+
+
+def test_padding_is_the_mean_colour_and_void():
+    image, label = scene(20, 30)
+    out, target = Augment(crop=(32, 48), ratio=None, flip=0)(image, label, (0, 0, 0))
+    assert out.shape == (3, 32, 48)
+    assert target.dtype == torch.int64
+    assert torch.equal(target[:20, :30], torch.from_numpy(label).long())
+    assert (target[20:] == 255).all()
+    assert (target[:, 30:] == 255).all()
+    assert not out[:, 20:].any()
+    assert not out[:, :, 30:].any()
+
+
+def test_normalisation_is_exact():
+    image, _ = scene()
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    expected = ((torch.from_numpy(image).float() - mean) / std).permute(2, 0, 1)
+    found = Augment().normalise(image)
+    assert torch.equal(found, expected)
+    assert found.is_contiguous()
+
+
+def test_inputs_are_not_written_to():
+    image, label = scene()
+    before = image.copy(), label.copy()
+    image.flags.writeable = label.flags.writeable = False
+    for i in range(20):
+        standard()(image, label, (0, 0, i))
+    assert np.array_equal(image, before[0])
+    assert np.array_equal(label, before[1])
+
+
+def test_extra_transforms_of_albumentations_join_in():
+    image, label = scene()
+    extra = standard(extra=[A.GaussNoise(p=1.0), A.VerticalFlip(p=1.0)], ratio=None, flip=0, cat_max_ratio=1.0, photometric=None)
+    out, target = extra(image[:32, :48], label[:32, :48], (0, 0, 0))
+    assert torch.equal(target, torch.from_numpy(label[:32, :48][::-1].copy()).long())
+    assert torch.equal(out, extra(image[:32, :48], label[:32, :48], (0, 0, 0))[0])
+    with pytest.raises(ConfigError, match="augment.extra"):
+        standard(extra=[A.Resize(99, 99)])(image, label, (0, 0, 0))
+
+
+@pytest.mark.parametrize("wrong", [{"crop": (0, 5)}, {"scale": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"std": (0, 1, 1)}])
+def test_values_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError, match=f"augment.{'mean' if 'std' in wrong else next(iter(wrong))}="):
+        Augment(**wrong)

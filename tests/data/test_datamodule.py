@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from seglab.data import DataModule
+from seglab.data.augment import Augment, PhotoMetricDistortion
+from seglab.data.datasets import CamVid
+from seglab.errors import ConfigError, DataError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SPLITS = {"train": "train", "val": "val", "test": "test"}
+
+
+@pytest.fixture
+def made(mini, tmp_path):
+    return mini.camvid(tmp_path / "camvid")
+
+
+@pytest.fixture
+def data(made):
+    def build(rank: int = 0, world_size: int = 1, **options) -> DataModule:
+        augment = Augment(crop=(8, 8), photometric=PhotoMetricDistortion())
+        options = {"root": made.root, "splits": SPLITS, "batch_size": 2, "num_workers": 0, "seed": 5, **options}
+        module = DataModule(options.pop("dataset", CamVid), augment=options.pop("augment", augment), **options)
+        if world_size > 1:
+            module._place = lambda: (rank, world_size)
+        return module
+
+    return build
+
+
+def batches(module: DataModule, count: int) -> list:
+    return list(islice(module.train_dataloader(), count))
+
+
+def same(first, second) -> bool:
+    return (
+        first.names == second.names
+        and torch.equal(first.image, second.image)
+        and torch.equal(first.label, second.label)
+    )
+
+
+def test_training_batches_are_normalised_crops_with_train_ids(data):
+    module = data()
+    module.setup("fit")
+    (batch,) = batches(module, 1)
+    assert batch.image.shape == (2, 3, 8, 8)
+    assert batch.image.dtype == torch.float32
+    assert batch.label.shape == (2, 8, 8)
+    assert batch.label.dtype == torch.int64
+    assert set(batch.label.unique().tolist()) <= {0, 5, 10, 255}
+    assert all(name.startswith("train/images/") for name in batch.names)
+
+
+def test_the_stream_does_not_depend_on_the_number_of_workers(data):
+    alone = batches(data(), 9)
+    assert not same(alone[0], alone[5])
+    for workers in (1, 3):
+        others = batches(data(num_workers=workers, persistent_workers=False), 9)
+        assert all(same(a, b) for a, b in zip(alone, others, strict=True))
+
+
+def test_a_resumed_stream_is_the_tail_of_the_whole(data):
+    whole = batches(data(), 9)
+    resumed = data(num_workers=1)
+    resumed.start_step = 6
+    assert all(same(a, b) for a, b in zip(whole[6:], batches(resumed, 3), strict=True))
+
+
+def test_another_seed_is_another_stream(data):
+    assert not same(batches(data(), 1)[0], batches(data(seed=6), 1)[0])
+
+
+def test_loading_leaves_the_global_random_numbers_alone(data):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    batches(data(), 2)
+    list(data().val_dataloader())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_together_train_on_what_one_process_would(data, world_size):
+    (whole,) = batches(data(batch_size=3 if world_size == 3 else 4), 1)
+    per_rank = 1 if world_size == 3 else 2
+    shares = [batches(data(rank, world_size, batch_size=per_rank), 1)[0] for rank in range(world_size)]
+    assert tuple(name for share in shares for name in share.names) == whole.names
+    assert torch.equal(torch.cat([share.image for share in shares]), whole.image)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_gives_every_item_once_and_in_order(data, world_size):
+    names = data().names("test")
+    for size in (1, 3):
+        shares = [
+            [name for group in data(rank, world_size, eval_batch_size=size).test_dataloader() for b in group for name in b.names]
+            for rank in range(world_size)
+        ]
+        assert [share == names[rank::world_size] for rank, share in enumerate(shares)] == [True] * world_size
+
+
+def test_evaluation_keeps_sizes_and_groups_neighbours_of_one_size(data, made, mini):
+    for i, size in enumerate([(12, 16), (12, 16), (9, 9)]):
+        mini.image(made.root / "val" / "images" / f"0001TP_{i:06d}.jpg", i, size)
+        mini.label(made.root / "val" / "labels" / f"0001TP_{i:06d}.png", (0, 1), size=size)
+    (group,) = list(data(eval_batch_size=3).val_dataloader())
+    assert [tuple(batch.image.shape) for batch in group] == [(2, 3, 12, 16), (1, 3, 9, 9)]
+    assert [tuple(batch.label.shape) for batch in group] == [(2, 12, 16), (1, 9, 9)]
+    image = data().source.read("val", 2).image
+    assert torch.equal(group[1].image[0], data().augment.normalise(image))
+
+
+def test_a_split_without_labels_gives_images_only(data, mini, tmp_path):
+    made = mini.cityscapes(tmp_path / "city")
+    module = data(dataset=made.dataset, root=made.root, splits={**SPLITS, "train": "test"})
+    groups = list(module.test_dataloader())
+    assert groups[0][0].label is None
+    with pytest.raises(DataError, match="without labels cannot be trained on"):
+        batches(module, 1)
+
+
+def test_a_role_may_join_several_splits(data):
+    module = data(splits={**SPLITS, "train": ["train", "val"]})
+    assert len(module.names("train")) == 8
+    assert module.names("train")[5].startswith("val/")
+    read = module.items("train").read(6)
+    assert read.name == module.names("train")[6]
+    seen = {name for batch in batches(module, 4) for name in batch.names}
+    assert seen == set(module.names("train"))
+
+
+def test_training_on_crops_of_different_sizes_names_the_key(data, made, mini):
+    mini.image(made.root / "train" / "images" / "0001TP_000000.jpg", 0, (9, 9))
+    mini.label(made.root / "train" / "labels" / "0001TP_000000.png", (0, 1), size=(9, 9))
+    with pytest.raises(ConfigError, match=r"augment\.crop"):
+        batches(data(augment=Augment(crop=None, ratio=None), batch_size=5), 1)
+
+
+def test_fewer_items_than_a_global_batch_are_refused(data):
+    with pytest.raises(DataError, match=r"split `train` has 5 items; batch 6 x 1 devices needs >= 6"):
+        data(batch_size=6).setup("fit")
+    with pytest.raises(DataError, match=r"batch 2 x 3 devices needs >= 6"):
+        data(0, 3).setup("fit")
+    with pytest.raises(DataError, match=r"split `val` has 3 items, fewer than the 4 processes"):
+        data(0, 4).setup("validate")
+
+
+def test_a_stage_checks_the_splits_it_needs(data, made):
+    (made.root / "test" / "labels" / "0001TP_000000.png").unlink()
+    data().setup("fit")
+    with pytest.raises(DataError, match=r"0001TP_000000\.jpg"):
+        data().setup("test")
+
+
+def test_the_full_check_comes_with_setup(data, made, mini):
+    file = mini.label(made.root / "val" / "labels" / "0001TP_000001.png", (0, 1), size=(9, 9))
+    data().setup("fit")
+    with pytest.raises(DataError, match=file.name):
+        data(check="full").setup("fit")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_keeps_its_type_and_file_name_across_processes(data, made, mini, workers):
+    for path in (made.root / "train" / "labels").iterdir():
+        mini.label(path, (0, 1))
+    module = data(num_workers=workers, persistent_workers=False)
+    module.setup("fit")
+    for path in (made.root / "train" / "labels").iterdir():
+        mini.label(path, (0, 99))
+    with pytest.raises(DataError, match=r"0001TP_00000\d\.png: ids 99"):
+        batches(module, 1)
+
+
+def test_a_corrupt_item_is_skipped_on_request_by_the_next_one(data, made):
+    (made.root / "train" / "images" / "0001TP_000002.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"0001TP_000002\.jpg.*empty"):
+        batches(data(), 3)
+    for workers in (0, 2):
+        module = data(on_corrupt="skip", num_workers=workers, persistent_workers=False)
+        loader = module.train_dataloader()
+        names = [name for batch in islice(loader, 5) for name in batch.names]
+        assert names.count("train/images/0001TP_000003") == 4
+        assert "train/images/0001TP_000002" not in names
+        assert loader.dataset.corrupt.tolist() == [False, False, True, False, False]
+
+
+def test_too_many_corrupt_items_are_an_error_even_if_skipped(data, made):
+    for i in (1, 2):
+        (made.root / "train" / "images" / f"0001TP_{i:06d}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 5 items cannot be read"):
+        batches(data(on_corrupt="skip"), 3)
+
+
+def test_evaluation_never_skips(data, made):
+    (made.root / "val" / "images" / "0001TP_000000.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"0001TP_000000\.jpg"):
+        list(data(on_corrupt="skip").val_dataloader())
+
+
+def test_an_epoch_is_as_many_steps_as_show_all_items(data):
+    assert data().steps_per_epoch() == 3
+    assert data().steps_per_epoch(2) == 2
+
+
+def test_the_fingerprint_is_that_of_the_files(data, made):
+    first = data().fingerprint()
+    assert data(batch_size=1, seed=9).fingerprint() == first
+    with open(made.root / "val" / "images" / "0001TP_000000.jpg", "ab") as file:
+        file.write(b"\0")
+    assert data().fingerprint() != first
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"check": "everything"}, "names, headers, full"),
+        ({"on_corrupt": "ignore"}, "raise, skip"),
+        ({"batch_size": 0}, r"data\.batch_size=0"),
+        ({"splits": {"train": "train"}}, "train, val, test"),
+    ],
+)
+def test_options_out_of_range_are_refused(data, options, says):
+    with pytest.raises(ConfigError, match=says):
+        data(**options)
+
+
+def test_the_start_is_read_from_the_trainer(data):
+    module = data()
+    progress = SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(ready=4)))
+    module.trainer = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_loop=progress), global_rank=0, world_size=1, num_devices=1
+    )
+    assert same(batches(module, 1)[0], batches(data(), 5)[4])
+
+
+def files(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("augment", files("augment"))
+def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, tmp_path):
+    made = mini.ALL[each](tmp_path)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(f"data/{each}", overrides=["+data.seed=0", "data.num_workers=0", "data.batch_size=2"])
+        pipeline = compose(f"augment/{augment}").augment
+    config.data.root = str(made.root)
+    pipeline.merge_with({**config.augment, "crop": [8, 10]})
+    module = instantiate({**config.data, "_partial_": True}, _convert_="all")(augment=instantiate(pipeline, _convert_="all"))
+    assert isinstance(module, DataModule)
+    for stage in ("fit", "test"):
+        module.setup(stage)
+    (batch,) = batches(module, 1)
+    assert batch.image.shape == (2, 3, 8, 10)
+    (first, *_) = module.test_dataloader()
+    assert first[0].image.shape == (1, 3, mini.HEIGHT, mini.WIDTH)
+    assert np.array_equal(first[0].label[0], mini.stripes(made.train))
+
+
+@pytest.mark.parametrize(
+    ("name", "crop", "scale", "batch", "test"),
+    [
+        ("camvid", [360, 480], None, 8, ("whole", None)),
+        ("ade20k", [512, 512], [2048, 512], 16, ("whole", [2048, 512])),
+        ("coco_stuff10k", [512, 512], [2048, 512], 16, ("whole", [2048, 512])),
+        ("coco_stuff164k", [512, 512], [2048, 512], 16, ("whole", [2048, 512])),
+        ("cityscapes", [512, 1024], [2048, 1024], 8, ("whole", [2048, 1024])),
+        ("pascal_context59", [480, 480], [520, 520], 16, ("slide", [520, 520])),
+        ("pascal_context60", [480, 480], [520, 520], 16, ("slide", [520, 520])),
+    ],
+)
+def test_conf_holds_the_published_protocol(name, crop, scale, batch, test):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(f"data/{name}")
+    assert (config.augment.crop, config.augment.scale, config.data.batch_size) == (crop, scale, batch)
+    assert (config.evaluation.mode, config.evaluation.scale) == test
+    assert config.trainer.max_steps > 0
+    if test[0] == "slide":
+        assert (config.evaluation.window, config.evaluation.stride) == ([480, 480], [320, 320])
+
+
+def test_the_dataset_may_be_a_partial(data, made):
+    assert data(dataset=partial(CamVid, exif="apply")).source.exif == "apply"

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seglab.data.datasets import Folder
+from seglab.data.datasets.folder import default_colour, read_classes
+from seglab.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def root(mini, tmp_path):
+    return mini.folder(tmp_path).root
+
+
+def test_the_class_file_gives_names_and_colours(root):
+    spec = Folder(root).spec
+    assert spec.classes == ("road", "traffic light", "sky")
+    assert spec.palette[:2] == ((128, 64, 128), (250, 170, 30))
+    assert spec.palette[2] == default_colour(2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [["a", "b c"], {"classes": ["a", "b c"]}, {"classes": [{"name": "a", "color": [1, 2, 3]}, {"name": "b c"}]}],
+)
+def test_a_json_class_file_may_hold_names_or_rows(tmp_path, content):
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    names, palette = read_classes(str(tmp_path / "c.json"))
+    assert names == ("a", "b c")
+    assert len(palette) == 2
+
+
+def test_the_class_file_of_camvid_can_be_used_as_it_is(real_camvid):
+    assert read_classes(str(real_camvid / "classes.json"))[0][0] == "sky"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("c.txt", ""), ("c.txt", "a\na\n"), ("c.txt", "a 1 2 999\n"), ("c.json", "{"), ("c.json", '[{"color": [1, 2, 3]}]'),
+     ("c.json", '[{"name": "a", "color": [1, 2]}]'), ("c.json", "7")],
+)  # fmt: skip
+def test_a_class_file_that_makes_no_sense_is_named(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        read_classes(str(tmp_path / name))
+
+
+def test_a_missing_class_file_is_named(root):
+    with pytest.raises(DataError, match=r"names\.txt"):
+        Folder(root, classes="names.txt")
+
+
+def test_default_colours_differ():
+    assert len({default_colour(k) for k in range(254)}) > 250
+
+
+def test_folders_and_suffixes_are_options(root, mini):
+    for i in range(2):
+        mini.image(root / "val" / "photo" / f"{i}.jpeg")
+        mini.label(root / "val" / "truth" / f"{i}_mask.png", (0, 1))
+    source = Folder(root, images="{split}/photo", labels="{split}/truth", image_suffix=".jpeg", label_suffix="_mask.png")
+    assert source.splits == ("val",)
+    source.check("val")
+    assert source.read("val", 1).name == "val/photo/1"
+
+
+def test_a_list_file_may_name_pairs(root):
+    (root / "lists").mkdir()
+    pairs = [(f"images/train/shot {i}.jpg", f"labels/train/shot {i}.png") for i in (4, 1)]
+    (root / "lists" / "few.txt").write_text("".join(f"{image}\t{label}\n" for image, label in pairs))
+    source = Folder(root, lists="lists/{split}.txt")
+    assert source.splits == ("few",)
+    source.check("few", "full")
+    assert source.names("few") == ["images/train/shot 4", "images/train/shot 1"]
+
+
+def test_a_list_file_may_name_stems(root, mini):
+    mini.image(root / "images" / "all" / "a.jpg")
+    mini.label(root / "labels" / "all" / "a.png", (0,))
+    mini.image(root / "images" / "all" / "b.jpg")
+    (root / "few.txt").write_text("a\n")
+    source = Folder(root, lists="{split}.txt", images="images/all", labels="labels/all")
+    source.check("few")
+    assert source.names("few") == ["images/all/a"]
+    (root / "few.txt").write_text("a\na\n")
+    with pytest.raises(DataError, match=r"a \(listed twice in .*few\.txt"):
+        Folder(root, lists="{split}.txt", images="images/all", labels="labels/all").check("few")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("images/train/gone.jpg\tlabels/train/gone.png\n", "1 of 1 images do not exist: images/train/gone.jpg"),
+        ("images/train/shot 0.jpg labels/train/shot 0.png\n", "tab"),
+        ("images/train/shot 0.jpg\tlabels/train/gone.png\n", "1 of 1 images have no label"),
+    ],
+)
+def test_a_wrong_list_file_is_explained(root, lines, says):
+    (root / "few.txt").write_text(lines)
+    source = Folder(root, lists="{split}.txt")
+    with pytest.raises(DataError, match=says):
+        source.check("few")
+
+
+def test_a_split_that_no_folder_is_for_lists_those_there_are(root):
+    with pytest.raises(ConfigError, match=r"no split 'valid'.*test, train, val"):
+        Folder(root).check("valid")
+    with pytest.raises(ConfigError, match=r"images/\{split\}"):
+        Folder(root, images="images")
+
+
+def test_a_label_map_makes_train_ids_of_stored_ones(root, mini):
+    for path in (root / "labels" / "val").iterdir():
+        mini.label(path, (1, 2, 3, 0))
+    with pytest.raises(DataError, match="start at 1|label_map"):
+        Folder(root).check("val")
+    source = Folder(root, label_map={0: 255, 1: 0, 2: 1, 3: 2})
+    assert np.array_equal(source.read("val", 0).label, mini.stripes((0, 1, 2, 255)))
+
+
+def test_unknown_ids_are_void_where_that_is_said(root, mini):
+    for path in (root / "labels" / "val").iterdir():
+        mini.label(path, (0, 77))
+    assert np.array_equal(Folder(root, unknown="ignore").read("val", 0).label, mini.stripes((0, 255)))
+
+
+def test_colour_coded_labels_are_read_through_the_class_files_colours(root):
+    colours = np.uint8([[[128, 64, 128], [250, 170, 30], [0, 0, 0], [128, 64, 128]]])
+    for path in (root / "labels" / "val").iterdir():
+        Image.fromarray(colours.repeat(12, 0).repeat(4, 1)).save(path)
+    with pytest.raises(DataError, match="labels_are_colours"):
+        Folder(root).check("val")
+    source = Folder(root, labels_are_colours=True)
+    source.check("val", "full")
+    assert source.read("val", 0).label[0, ::4].tolist() == [0, 1, 255, 0]
+    with pytest.raises(ConfigError, match="exclude"):
+        Folder(root, labels_are_colours=True, label_map={0: 0})
+
+
+def test_images_without_any_labels_are_a_dataset_too(root):
+    source = Folder(root, labels=None)
+    source.check("val", "full")
+    assert source.read("val", 0).label is None

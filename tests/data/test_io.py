@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seglab.data import io
+from seglab.errors import DataError
+
+IDS = np.array([[0, 1, 2], [3, 1, 255]], np.uint8)
+RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+
+
+def png(path, array, mode=None):
+    Image.fromarray(array, mode).save(path)
+    return str(path)
+
+
+def test_palette_labels_give_indices_and_not_colours(tmp_path):
+    image = Image.fromarray(IDS).convert("P")
+    image.putdata(IDS.ravel().tolist())
+    image.putpalette([7, 200, 30] * 256)
+    image.save(tmp_path / "p.png")
+    assert Image.open(tmp_path / "p.png").mode == "P"
+    assert np.array_equal(io.read_label(str(tmp_path / "p.png")), IDS)
+
+
+def test_grey_labels_are_read_as_stored(tmp_path):
+    assert np.array_equal(io.read_label(png(tmp_path / "l.png", IDS)), IDS)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_ids_of_grey_pngs_with_few_bits_are_not_stretched(tmp_path, bits):
+    # Pillow does not write such files: a PNG by hand.
+    import struct
+    import zlib
+
+    ids = np.array([[0, 1, 2, 3], [3, 2, 1, 0]], np.uint8)
+    rows = [b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:].ravel()).tobytes() for row in ids]
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0)
+    path = tmp_path / "few.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
+    )
+    assert np.array_equal(io.read_label(str(path)), ids)
+
+
+def test_16_bit_labels_keep_ids_above_255(tmp_path):
+    ids = np.array([[300, 1], [26001, 65535]], np.uint16)
+    assert np.array_equal(io.read_label(png(tmp_path / "i16.png", ids)), ids)
+    ids = np.array([[70000, -1]], np.int32)
+    assert np.array_equal(io.read_label(png(tmp_path / "i32.tif", ids)), ids)
+
+
+def test_one_bit_labels_are_0_and_1(tmp_path):
+    Image.fromarray(IDS > 1).save(tmp_path / "one.png")
+    assert io.read_label(str(tmp_path / "one.png")).tolist() == [[0, 0, 1], [1, 0, 1]]
+
+
+def test_a_colour_coded_label_needs_a_table(tmp_path):
+    path = png(tmp_path / "rgb.png", np.array([[[0, 0, 0], [128, 64, 128]]], np.uint8))
+    with pytest.raises(DataError, match=r"rgb\.png.*mode RGB"):
+        io.read_label(path)
+    assert io.read_label(path, {(0, 0, 0): 255, (128, 64, 128): 0}).tolist() == [[255, 0]]
+    with pytest.raises(DataError, match=r"rgb\.png.*\(128, 64, 128\)"):
+        io.read_label(path, {(0, 0, 0): 255})
+
+
+def test_a_jpeg_label_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"l\.jpg.*JPEG"):
+        io.read_label(png(tmp_path / "l.jpg", IDS))
+
+
+def test_every_kind_of_image_becomes_rgb(tmp_path, caplog):
+    picture = Image.fromarray(RGB)
+    for mode in ("L", "LA", "RGBA", "P", "CMYK", "1"):
+        path = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
+        picture.convert(mode).save(path)
+        array = io.read_image(str(path))
+        assert array.shape == (2, 4, 3)
+        assert array.dtype == np.uint8
+        assert np.array_equal(array, io.read_image(str(path)))
+    assert np.array_equal(io.read_image(str(tmp_path / "RGBA.png")), RGB)
+
+
+def test_a_conversion_is_announced_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(io, "_announced", set())
+    for i in range(3):
+        Image.fromarray(RGB).convert("RGBA").save(tmp_path / f"{i}.png")
+        io.read_image(str(tmp_path / f"{i}.png"))
+    assert caplog.text.count("RGBA images are converted") == 1
+    assert "0.png" in caplog.text
+
+
+def test_16_bit_grey_images_keep_their_high_byte(tmp_path):
+    values = np.array([[0, 255, 256], [4660, 65280, 65535]], np.uint16)
+    grey = io.read_image(png(tmp_path / "deep.png", values))[..., 0]
+    assert grey.tolist() == [[0, 0, 1], [18, 255, 255]]
+
+
+def rotated(path, orientation):
+    exif = Image.Exif()
+    exif[io.ORIENTATION] = orientation
+    Image.fromarray(np.kron(RGB, np.ones((16, 16, 1), np.uint8))).save(path, exif=exif, quality=95)
+    return str(path)
+
+
+def test_exif_rotation_is_not_applied_unless_asked_for(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(io, "_announced", set())
+    for orientation in range(1, 9):
+        path = rotated(tmp_path / f"{orientation}.jpg", orientation)
+        assert io.read_image(path).shape == (32, 64, 3)
+        from PIL import ImageOps
+
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+        assert np.array_equal(io.read_image(path, exif="apply"), upright)
+        assert io.read_header(path).orientation == orientation
+    assert "EXIF rotation is ignored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("zero.png", b"", "empty"),
+        ("page.jpg", b"\n<!DOCTYPE html><html>404</html>", "web page"),
+        ("pointer.png", b"version https://git-lfs.github.com/spec/v1\n", "LFS"),
+        ("text.png", b"hello world", "starts with b'hello"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named_with_what_it_is(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    for read in (io.read_image, io.read_label, io.read_header):
+        with pytest.raises(DataError, match=says) as caught:
+            read(str(tmp_path / name))
+        assert name in str(caught.value)
+
+
+def test_a_directory_or_a_missing_file_is_named(tmp_path):
+    (tmp_path / "dir.png").mkdir()
+    with pytest.raises(DataError, match=r"dir\.png.*directory"):
+        io.read_image(str(tmp_path / "dir.png"))
+    with pytest.raises(DataError, match=r"gone\.png.*no such file"):
+        io.read_image(str(tmp_path / "gone.png"))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_file_is_refused_and_not_half_grey(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = tmp_path / f"whole.{suffix}"
+    Image.fromarray(noise).save(whole)
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"cut\.{suffix}"):
+        io.read_image(str(cut))
+
+
+def test_an_image_above_the_pixel_limit_is_refused_before_it_is_decoded(tmp_path):
+    path = png(tmp_path / "big.png", np.zeros((50, 40), np.uint8))
+    with pytest.raises(DataError, match=r"big\.png.*40x50.*max_pixels"):
+        io.read_image(path, max_pixels=1999)
+    assert io.read_image(path, max_pixels=2000).shape == (50, 40, 3)
+
+
+def test_unicode_spaces_and_newlines_in_names_are_no_obstacle(tmp_path):
+    path = tmp_path / "straße 1\nß .png"
+    assert np.array_equal(io.read_label(png(path, IDS)), IDS)

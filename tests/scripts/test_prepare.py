@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seglab.data import convert, datasets
+from seglab.data.tables import class_table, coco_stuff10k_split
+from seglab.errors import DataError
+
+savemat = pytest.importorskip("scipy.io", reason="scipy is needed for .mat files").savemat
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+COCO, CITY, PASCAL = (script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context"))
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 2)).save(path)
+
+
+def mat(path: Path, field: str, ids) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {field: np.array([ids, ids], np.uint16), "captions": ["a", "b"]}, do_compression=True)
+    return path
+
+
+def grey(path: Path, ids) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array([ids, ids], np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def coco10k(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for name in coco_stuff10k_split(split)[:count]:
+            picture(tmp_path / "images" / f"{name}.jpg")
+            mat(tmp_path / "annotations" / f"{name}.mat", "S", (0, 1, 13, 182))
+    return tmp_path
+
+
+def test_coco_stuff_10k_mat_files_become_a_dataset(coco10k):
+    assert COCO.prepare_10k(str(coco10k)) == 5
+    source = datasets.CocoStuff10k(coco10k)
+    for split, count in (("train", 3), ("test", 2)):
+        source.check(split, "full")
+        assert len(source.names(split)) == count
+        assert source.read(split, 0).label[0].tolist() == [255, 0, 11, 170]
+
+
+def test_a_second_run_writes_only_what_is_missing(coco10k):
+    COCO.prepare_10k(str(coco10k))
+    files = sorted((coco10k / "annotations").rglob("*.png"))
+    dates = [file.stat().st_mtime_ns for file in files]
+    assert COCO.prepare_10k(str(coco10k)) == 0
+    assert [file.stat().st_mtime_ns for file in files] == dates
+    files[0].unlink()
+    assert COCO.prepare_10k(str(coco10k)) == 1
+
+
+def test_version_1_0_is_refused_before_anything_is_written(coco10k):
+    for path in coco10k.rglob("*.mat"):
+        mat(path, "S", (1, 2, 100, 172))
+    with pytest.raises(DataError, match=r"version 1\.0"):
+        COCO.prepare_10k(str(coco10k))
+    assert not list(coco10k.rglob("*.png"))
+
+
+def test_an_id_that_was_never_annotated_is_named_with_its_file(coco10k):
+    path = mat(next(coco10k.rglob("*.mat")), "S", (0, 12, 1, 1))
+    with pytest.raises(DataError, match=rf"{path.stem}.*label ids 12"):
+        COCO.prepare_10k(str(coco10k))
+
+
+def test_a_damaged_or_foreign_mat_file_is_named(coco10k):
+    path = next(coco10k.rglob("*.mat"))
+    mat(path, "LabelMap", (0, 1, 2, 3))
+    with pytest.raises(DataError, match=rf"{path.stem}.*no field S"):
+        COCO.prepare_10k(str(coco10k))
+    path.write_bytes(b"junk")
+    with pytest.raises(DataError, match=rf"{path.stem}.*MATLAB"):
+        COCO.prepare_10k(str(coco10k))
+
+
+def test_every_official_coco_id_has_its_place():
+    from seglab.data.datasets.coco_stuff import TABLE
+
+    assert len(COCO.LABEL_IDS) == 172
+    assert COCO.LABEL_IDS[0] == 0
+    assert sorted(COCO.LABEL_IDS.values()) == list(range(172))
+    assert COCO.LABEL_IDS[TABLE.raw[80]] == 81
+    assert TABLE.raw[80] == 92
+    assert set(range(183)) - set(COCO.LABEL_IDS) == {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
+
+
+def test_coco_stuff_164k_is_converted_beside_the_published_files(tmp_path):
+    for split in ("train2017", "val2017"):
+        picture(tmp_path / "images" / split / "000000000009.jpg")
+        grey(tmp_path / "annotations" / split / "000000000009.png", (0, 12, 181, 255))
+    assert COCO.prepare_164k(str(tmp_path)) == 2
+    assert COCO.prepare_164k(str(tmp_path)) == 0
+    raw, converted = (datasets.CocoStuff164k(tmp_path, labels=kind) for kind in ("raw", "train_ids"))
+    for split in raw.splits:
+        converted.check(split, "full")
+        assert np.array_equal(raw.read(split, 0).label, converted.read(split, 0).label)
+        assert converted.read(split, 0).label[0].tolist() == [0, 11, 170, 255]
+
+
+def test_cityscapes_label_ids_become_train_ids(tmp_path):
+    for split, city in (("train", "aachen"), ("val", "lindau")):
+        frame = f"{city}/{city}_000000_000019"
+        picture(tmp_path / "leftImg8bit" / split / f"{frame}_leftImg8bit.png")
+        grey(tmp_path / "gtFine" / split / f"{frame}_gtFine_labelIds.png", (0, 7, 26, 33))
+    assert CITY.prepare(str(tmp_path)) == 2
+    source = datasets.Cityscapes(tmp_path, labels="train_ids")
+    for split in ("train", "val"):
+        source.check(split, "full")
+        assert source.read(split, 0).label[0].tolist() == [255, 0, 13, 18]
+    stored = Image.open(next((tmp_path / "gtFine").rglob("*_labelTrainIds.png")))
+    assert stored.mode == "L"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    lists = {"train": ("2008_000008", "2009_000001"), "val": ("2008_000002",)}
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    for split, names in lists.items():
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+        for name in names:
+            picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+            mat(tmp_path / "trainval" / f"{name}.mat", "LabelMap", (1, 2, 284, 458))
+    return tmp_path
+
+
+def test_pascal_context_mat_files_become_a_dataset_of_59_and_of_60_classes(voc):
+    assert PASCAL.prepare(str(voc)) == 3
+    assert PASCAL.prepare(str(voc)) == 0
+    raw = class_table("pascal_context").raw
+    expected = [raw.index(i) if i in raw else 0 for i in (1, 2, 284, 458)]
+    assert expected[1] == 1
+    assert expected[3] == 59
+    sixty, fifty_nine = datasets.PascalContext60(voc), datasets.PascalContext59(voc)
+    for source in (sixty, fifty_nine):
+        for split, count in (("train", 2), ("val", 1)):
+            source.check(split, "full")
+            assert len(source.names(split)) == count
+    assert sixty.read("val", 0).label[0].tolist() == expected
+    assert fifty_nine.read("val", 0).label[0].tolist() == [k - 1 if k else 255 for k in expected]
+
+
+def test_a_missing_pascal_label_is_listed_and_no_list_is_written(voc):
+    (voc / "trainval" / "2008_000002.mat").unlink()
+    with pytest.raises(DataError, match=r"1 of 3 label files are missing: 2008_000002.*--mat"):
+        PASCAL.prepare(str(voc))
+    assert not (voc / "ImageSets" / "SegmentationContext").exists()
+
+
+def test_a_label_is_written_whole_or_not_at_all(tmp_path):
+    def fails(part: str) -> None:
+        Path(part).write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        convert.write_whole(str(tmp_path / "x.png"), fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_converted_before_an_error_stays(tmp_path):
+    jobs = [convert.Job(str(i), str(tmp_path / f"{i}.png")) for i in range(6)]
+
+    def encode(source: str) -> np.ndarray:
+        if source == "3":
+            raise DataError("3 is bad")
+        return np.zeros((2, 2), np.uint8)
+
+    with pytest.raises(DataError, match="3 is bad"):
+        convert.convert(jobs, encode, "toy", workers=1)
+    assert {path.name for path in tmp_path.iterdir()} >= {"0.png", "1.png", "2.png"}
+    assert convert.convert(jobs, lambda _: np.zeros((2, 2), np.uint8), "toy") <= 3
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, [])]
+)
+def test_a_script_without_files_leaves_with_code_2_and_says_what_it_needs(module, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prepare", *arguments, str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        convert.run(module.main)
+    assert left.value.code == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_script_prints_how_many_files_it_wrote(voc, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prepare", str(voc), "--workers", "1"])
+    PASCAL.main()
+    assert "3 label files written" in capsys.readouterr().out
