@@ -1,0 +1,148 @@
+"""The command line: where the configuration lies, and what a failure looks like.
+
+Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 partial prediction, 130 interrupted, 143 preempted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import secrets
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seglab.errors import UserError
+
+
+def conf_dir() -> Path:
+    """The configuration folder: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def register_resolvers() -> None:
+    """Resolvers that the configuration files use; safe to call twice."""
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    # Two jobs that start in the same second must not share a folder.
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+
+
+def folder_name(choices: str) -> str:
+    """A job's choices (``a=1,b=x/y``) as a folder's name: no separators, and not longer than a file system allows."""
+    name = choices.replace("/", "_").replace(" ", "")
+    if len(name) <= 120:
+        return name
+    return f"{name[:110]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line, run ``task`` on it, and leave with an exit code."""
+    full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
+    register_resolvers()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except Exception as error:
+        if full_trace:
+            traceback.print_exc()
+        if hasattr(error, "exit_code"):
+            fail(readable(error), error.exit_code)
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            fail(f"{error}{nearest(error, config_name)}", 2)
+        if not full_trace:
+            traceback.print_exc()
+        fail(hint(error), 1)
+
+
+def fail(message: str, code: int) -> None:
+    """Print to stderr and leave."""
+    if message:
+        print(f"\nseglab: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def readable(error: BaseException) -> str:
+    """The message of a user's error, without the trace that a DataLoader worker wraps around it."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    found = re.search(r"^(?:[\w.]+\.)?" + type(error).__name__ + r": (.*)\Z", text, re.MULTILINE | re.DOTALL)
+    return found.group(1).strip() if found else text
+
+
+def nearest(error: Exception, config_name: str) -> str:
+    """A "did you mean" line for a misspelt key or option, or nothing."""
+    text = str(error)
+    option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']*':\s*(.*)", text, re.DOTALL)
+    if option:
+        wrong, known = option.group(1).rsplit("/", 1)[-1], option.group(2).split()
+        return did_you_mean(wrong, known)
+    key = re.search(r"(?:Could not override|Could not append.*?|Key) '([\w.@/]+)'", text)
+    full = re.search(r"full_key: ([\w.]+)", text)
+    if not key:
+        return ""
+    path = (full or key).group(1).split(".")
+    node = compose_groups(config_name)
+    for depth, part in enumerate(path):
+        if not isinstance(node, DictConfig):
+            return ""
+        if part not in node:
+            found = did_you_mean(part, [str(k) for k in node])
+            prefix = ".".join(path[:depth])
+            return found and (f"{found} (in {prefix})" if prefix else found)
+        node = node._get_node(part)  # type: ignore[assignment]
+    return ""
+
+
+def compose_groups(config_name: str) -> Any:
+    """The configuration with only the command line's group choices (``classifier=ssa``) applied."""
+    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w-]+", a) and (conf_dir() / a.split("=")[0]).is_dir()]
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        try:
+            return hydra.compose(config_name, overrides=choices)
+        except HydraException:
+            return None
+
+
+def did_you_mean(wrong: str, known: list[str]) -> str:
+    """A suggestion from the known names, or an empty string."""
+    close = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    return f"\nDid you mean {' or '.join(close)}?" if close else ""
+
+
+def hint(error: Exception) -> str:
+    """What to try after a crash whose cause is usual."""
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in text:
+        return (
+            "out of memory — make data.batch_size or augment.crop smaller (trainer.accumulate_grad_batches keeps the "
+            "effective batch), or use trainer.precision=bf16-mixed"
+        )
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        return "a data worker died, usually for want of shared memory (/dev/shm) — try data.num_workers=0"
+    return ""
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers.
+
+    Raises:
+        UserError: a mandatory value (``???``) is missing.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"no value for {', '.join(missing)} — set it on the command line, e.g. {missing[0]}=…")
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]

@@ -1,0 +1,143 @@
+"""The one LightningModule: step, log, optimise. What is learnt and how it is measured is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from seglab import checkpoint as checkpoints
+from seglab.classifiers.base import Output
+from seglab.data.spec import DatasetSpec
+from seglab.inference import Protocol, infer
+from seglab.losses.base import Criterion
+from seglab.segmenter import Segmenter
+from seglab.types import Batch
+
+
+class SegmentationModule(L.LightningModule):
+    """Trains and evaluates a :class:`Segmenter`.
+
+    Args:
+        optimisation: ``(model, total_steps) -> `` what Lightning's ``configure_optimizers`` returns.
+        protocol: how pictures are resized, cut and flipped in evaluation.
+        config: the resolved configuration, which travels in every checkpoint.
+        seed: dropout is a function of (seed, batch number, rank), so that a resumed run repeats an uninterrupted one.
+        oracle: evaluate the branch that reads the labels instead of the prediction (an upper bound, not a result).
+        channels_last: keep the network's weights and images in that memory format.
+        compile: compile the network.
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        criterion: Criterion,
+        metrics: Mapping[str, Metric],
+        optimisation: Callable[[nn.Module, int], dict[str, Any]],
+        protocol: Protocol,
+        spec: DatasetSpec,
+        config: dict[str, Any],
+        seed: int = 0,
+        oracle: bool = False,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        criterion.check(model.classifier.Output.branches())
+        self.model = model
+        self.criterion = criterion
+        self.metrics = nn.ModuleDict(dict(metrics))
+        # Means over pictures, of whatever number each process has.
+        self.averages = nn.ModuleDict({name: MeanMetric() for name in ("loss", *criterion.terms)})
+        self.optimisation = optimisation
+        self.protocol = protocol
+        self.spec = spec
+        self.config = config
+        self.seed = seed
+        self.oracle = oracle
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.results: dict[str, Any] = {}
+        """What the last evaluation found, per-class lists included."""
+        self.parts: dict[str, Tensor] = {}
+        """The loss terms of the last training batch, unweighted."""
+        self.needs_labels = oracle or bool(criterion.branches & model.classifier.Output.label_branches())
+        self.model.to(memory_format=self.memory_format)
+        if compile:
+            self.model.compile()
+
+    def forward(self, image: Tensor, label: Tensor | None = None) -> Output:
+        """Image [B, 3, H, W] -> the network's output; the label reaches the network only if a loss term needs it."""
+        return self.model(image.contiguous(memory_format=self.memory_format), label if self.needs_labels else None)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.criterion(self(batch.image, batch.label), batch, self.global_step)
+        self.parts = losses.parts
+        self.log("train/loss", losses.total.detach(), prog_bar=True)
+        values = {f"train/{name}": value for name, value in losses.parts.items()}
+        self.log_dict({**values, "step": float(self.global_step + 1)})  # the axis is the optimiser's step, this one
+        return losses.total
+
+    def validation_step(self, batches: list[Batch], batch_idx: int) -> None:
+        for batch in batches:
+            self.evaluate(batch)
+
+    test_step = validation_step
+
+    def evaluate(self, batch: Batch) -> None:
+        """Predict as the protocol says; add to the metrics and, at one view per picture, to the losses."""
+        assert batch.label is not None, "an evaluated split has labels"
+        output: Output | None = None
+
+        def network(image: Tensor, label: Tensor | None = batch.label) -> Tensor:
+            nonlocal output
+            output = self(image, label)
+            return output.oracle if self.oracle else output.logits  # type: ignore[attr-defined]
+
+        # One view of the whole picture is given the label as it is; windows and mirrored views their part of it.
+        whole = self.protocol.single_pass and self.protocol.divisor_mode == "resize"
+        label = batch.label if self.needs_labels and not whole else None
+        logits = infer(network, batch.image, self.protocol, batch.label.shape[-2:], label)
+        for metric in self.metrics.values():
+            metric.update(logits, batch.label)
+        # Windows, mirrored and padded views see other labels: the loss is then that of the picture as it is.
+        if output is None or not whole:
+            output = self(batch.image, batch.label)
+        if not self.criterion.branches & output.missing():
+            losses = self.criterion(output, batch, self.global_step)
+            for name, value in {"loss": losses.total, **losses.parts}.items():
+                self.averages[name].update(value, len(batch))
+
+    def on_validation_epoch_start(self) -> None:
+        for metric in [*self.metrics.values(), *self.averages.values()]:
+            metric.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        self.results = {}
+        for metric in self.metrics.values():
+            self.results |= metric.compute()
+        scalars = {name: float(value) for name, value in self.results.items() if isinstance(value, int | float)}
+        scalars |= {name: metric.compute() for name, metric in self.averages.items() if metric.update_called}
+        values = {f"{self.stage}/{name}": value for name, value in scalars.items()}
+        self.log_dict({**values, "step": float(self.global_step)})
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    @property
+    def stage(self) -> str:
+        """``val`` or ``test``, the prefix under which values are logged."""
+        return "test" if self.trainer.testing else "val"
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return self.optimisation(self.model, int(self.trainer.estimated_stepping_batches))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.embed(checkpoint, self.config, self.spec)

@@ -1,0 +1,103 @@
+"""Train: ``python -m seglab.train classifier=ssa data=camvid data.root=… seed=1``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from seglab import cli
+from seglab.errors import ConfigError
+
+
+def train(cfg: DictConfig) -> float | None:
+    """One job as Hydra composed it; gives the best validation mIoU, for sweepers."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra_cfg = HydraConfig.get()
+    config = cli.plain(cfg)
+    if hydra_cfg.mode == RunMode.MULTIRUN and "strategy" in config["trainer"]:
+        raise ConfigError(
+            "several processes inside a multirun: each would start the whole sweep again — run the jobs one by one "
+            "without -m, or sweep with one device per job (trainer=default)"
+        )
+    results = fit(config, hydra_cfg.runtime.output_dir, hydra_cfg.overrides.task)
+    return results.get("best/mIoU")
+
+
+def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train as configured, test, and leave everything in ``run_dir``; gives what ``metrics.json`` holds.
+
+    Args:
+        config: the resolved configuration (``conf/train.yaml``) as plain containers.
+        overrides: how it was asked for, for the record.
+
+    Raises:
+        UserError: anything in the configuration or the data that has to be mended first.
+    """
+    from seglab import build, checkpoint
+    from seglab.run import RunFolder
+
+    with RunFolder(run_dir) as run:
+        data = build.build_data(config)
+        data.setup("fit")  # bad data is named before anything is built
+        module = build.build_module(config, data.spec)
+        about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
+        run.describe(module.config, overrides, config["seed"], about)
+        resume = find_resume(config, module, run)
+        if config["init_from"] and not resume:
+            checkpoint.init_from(module.model, config["init_from"])
+        trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(module.config)
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        results = scores(module, "val")
+        results["best/mIoU"] = getattr(trainer.checkpoint_callback, "best", None)
+        run.write_metrics({**build.parameters(module.model), "step": trainer.global_step, **results})
+        if config["test"]:
+            results |= test(trainer, module, data, run, config["test"])
+        if trainer.is_global_zero:
+            print(f"run folder: {run.path}")
+    return results
+
+
+def find_resume(config: dict[str, Any], module: Any, run: Any) -> str | None:
+    """The checkpoint to go on from, checked against the present configuration; None for a fresh start."""
+    from seglab import checkpoint
+
+    if not config["resume"]:
+        return None
+    path = checkpoint.find_resume(run.path) if config["resume"] == "auto" else Path(config["resume"])
+    if path is None:
+        return None
+    checkpoint.check_resume(checkpoint.describe(path), module.config, module.spec)
+    return str(path)
+
+
+def test(trainer: Any, module: Any, data: Any, run: Any, which: str) -> dict[str, Any]:
+    """Evaluate the test split with the ``last`` or ``best`` weights."""
+    if which not in ("last", "best"):
+        raise ConfigError(f"test={which!r} — expected last, best or null")
+    path = str(run.checkpoints / "best.ckpt") if which == "best" else None
+    trainer.test(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
+    results = scores(module, "test")
+    results["test/loss"] = trainer.callback_metrics.get("test/loss")
+    run.write_metrics(results)
+    return results
+
+
+def scores(module: Any, stage: str) -> dict[str, Any]:
+    """What the last evaluation found, without the K x K matrix."""
+    return {f"{stage}/{name}": value for name, value in module.results.items() if name != "matrix"}
+
+
+def main() -> None:
+    """Entry point."""
+    cli.run(train, "train")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Every option of every group composes, builds and runs: a new YAML is a new test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from seglab import build, cli
+from seglab.train import fit
+from tests.conftest import SMALL_NET, TINY
+
+ROOT = cli.conf_dir()
+OPTIONS = sorted(
+    (path.parent.relative_to(ROOT).as_posix(), path.stem) for path in ROOT.rglob("*.yaml") if path.parent != ROOT
+)
+RUN = {"classifier", "decoder", "auxiliary", "optim", "callbacks", "logger", "metrics", "augment", "task", "debug"}
+"""Groups whose options train two steps; backbones and data sets have walks of their own below."""
+
+
+def of(group: str) -> list[str]:
+    return [option for g, option in OPTIONS if g == group]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: x)
+def test_every_option_composes(group, option, compose):
+    cfg = compose("train", [f"{group}={option}"])
+    assert cfg["seed"] == 0
+
+
+@pytest.mark.parametrize(("group", "option"), [o for o in OPTIONS if o[0] in RUN], ids=lambda x: x)
+def test_every_option_trains_saves_and_opens_again(group, option, compose, tmp_path):
+    net = [o for o in SMALL_NET if not (group == "decoder" and "width" in o and option != "fpn")]
+    extra = ["logger.wandb.mode=offline"] if option in ("wandb", "all", "many") else []
+    chosen = [f"{group}={option}", *TINY, *net, *extra]
+    if group == "debug":
+        chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
+    cfg = compose("train", chosen)
+    results = fit(cfg, tmp_path / "run")
+    assert 0 <= results["test/mIoU"] <= 1
+    from seglab import load
+
+    network = load(tmp_path / "run/checkpoints/last.ckpt")
+    image = torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        assert torch.equal(network(image).logits, network(image).logits)
+        assert network(image).missing() >= type(network(image)).label_branches()
+
+
+@pytest.mark.parametrize("option", of("backbone"))
+def test_every_backbone_meets_a_decoder_and_a_classifier(option, compose):
+    cfg = compose("train", [f"backbone={option}", "backbone.pretrained=false", "decoder.width=16", "classifier=cac"])
+    model = build.build_model(cfg, num_classes=3)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        logits = model.eval()(image).logits
+    assert logits.shape[:2] == (1, 3)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("option", [o for o in of("classifier")])
+@pytest.mark.parametrize("decoder", of("decoder"))
+def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gradient(option, decoder, compose):
+    width = "decoder.width=16"
+    cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", width, "auxiliary=fcn", *TINY, SMALL_NET[0]])
+    module = build.build_module(cfg, build.build_data(cfg).spec)
+    K = module.spec.num_classes
+    from seglab.types import Batch
+
+    label = torch.randint(K, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
+    losses = module.criterion(module(batch.image, batch.label), batch)
+    losses.total.backward()
+    without = [name for name, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert losses.total.isfinite()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_key_is_read_as_something_else_and_no_class_count_is_written_down(path: Path):
+    def walk(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                assert isinstance(key, str), f"{key!r} is not a string"
+                assert key not in ("num_classes", "in_channels", "out_channels"), key
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(yaml.safe_load(path.read_text()))
+    assert not re.search(r"^\s*(on|off|yes|no):", path.read_text(), re.MULTILINE)
+
+
+def test_learning_rates_written_with_an_exponent_are_numbers(compose):
+    cfg = compose("train", ["optim.optimizer.lr=1e-3"])
+    assert cfg["optim"]["optimizer"]["lr"] == pytest.approx(0.001)

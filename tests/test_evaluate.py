@@ -1,0 +1,200 @@
+"""Evaluation of a checkpoint: the number, the files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import seglab
+from seglab import build, checkpoint, evaluate
+from seglab.errors import CheckpointError, ConfigError, DataError
+from seglab.types import IGNORE
+
+NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
+SIZES = [(33, 47), (40, 40), (29, 64)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder data set with pictures of several sizes; class 3 is never labelled."""
+    folder, generator = tmp_path / "data", np.random.default_rng(0)
+    for split, count in (("train", 2), ("val", 3), ("hidden", 2)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            size = SIZES[i % len(SIZES)]
+            label = generator.integers(0, 3, size).astype(np.uint8)
+            label[:3] = IGNORE
+            Image.fromarray(generator.integers(0, 255, (*size, 3), np.uint8)).save(folder / f"images/{split}/{i}.png")
+            Image.fromarray(label).save(folder / f"labels/{split}/{i}.png")
+    (folder / "classes.txt").write_text("red 200 0 0\ngreen 0 200 0\nblue 0 0 200\nnever 9 9 9\n")
+    return folder
+
+
+@pytest.fixture
+def saved(root, tmp_path, compose):
+    """``saved(*overrides) -> path`` of a checkpoint of an untrained network that describes itself."""
+
+    def save(*overrides: str):
+        common = ["data=folder", f"data.root={root}", "data.num_workers=0", "data.batch_size=1"]
+        config = compose("train", [*common, *NET, *overrides])
+        module = build.build_module(config, build.build_data(config).spec)
+        content = {"state_dict": module.state_dict(), "global_step": 7}
+        checkpoint.embed(content, module.config, module.spec)
+        torch.save(content, tmp_path / "net.ckpt")
+        return tmp_path / "net.ckpt"
+
+    return save
+
+
+@pytest.fixture
+def score(tmp_path, compose):
+    """``score(ckpt, *overrides) -> metrics``, written to ``evaluated``."""
+
+    def run(ckpt, *overrides: str):
+        common = [f"ckpt={ckpt}", f"output={tmp_path / 'evaluated'}", "trainer.accelerator=cpu", "pictures=2"]
+        return evaluate.score(compose("evaluate", [*common, *overrides]))
+
+    return run
+
+
+def by_hand(ckpt, root) -> float:
+    """mIoU of the whole set, from the pictures and a loop over classes."""
+    model = seglab.load(ckpt)
+    mean, std = (torch.tensor(model.description.config["augment"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    predictions, labels = [], []
+    for path in sorted((root / "images/val").iterdir()):
+        image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+        label = np.array(Image.open(root / "labels/val" / path.name))
+        with torch.no_grad():
+            logits = model(((image - mean) / std)[None]).logits
+        resized = torch.nn.functional.interpolate(logits, size=label.shape, mode="bilinear", align_corners=False)
+        predictions.append(resized.argmax(1).numpy().ravel()[label.ravel() != IGNORE])
+        labels.append(label.ravel()[label.ravel() != IGNORE])
+    prediction, label = np.concatenate(predictions), np.concatenate(labels)
+    ious = []
+    for k in range(4):
+        union = ((prediction == k) | (label == k)).sum()
+        if union:
+            ious.append(((prediction == k) & (label == k)).sum() / union)
+    return sum(ious) / len(ious)
+
+
+def test_the_number_is_that_of_a_loop_over_the_pictures(saved, score, root, tmp_path):
+    ckpt = saved()
+    results = score(ckpt)
+    assert results["mIoU"] == pytest.approx(by_hand(ckpt, root), abs=1e-12)
+
+    written = json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert written["test/mIoU"] == results["mIoU"]
+    assert written["test/IoU"] == [None if math.isnan(v) else v for v in results["IoU"]]
+    assert written["test/classes"] == sum(v is not None for v in written["test/IoU"])
+    assert written["test/loss"] > 0
+    assert written["uses_labels"] is False
+    assert written["whole_split"] is True
+    assert written["names"] == ["red", "green", "blue", "never"]
+    assert json.loads((tmp_path / "evaluated/status.json").read_text())["status"] == "done"
+
+
+def test_a_table_a_confusion_matrix_and_pictures_are_left(saved, score, tmp_path, capsys):
+    score(saved())
+    assert "green" in capsys.readouterr().out
+    folder = tmp_path / "evaluated"
+    assert min(Image.open(folder / "confusion.png").size) > 200
+    assert (folder / "confusion.csv").read_text().startswith("label \\ prediction;red;green;blue;never\nred;")
+    assert len(list((folder / "pictures").rglob("*.png"))) == 2
+
+
+def test_batches_of_pictures_do_not_change_the_number(saved, score):
+    ckpt = saved()
+    assert score(ckpt)["mIoU"] == score(ckpt, "data.eval_batch_size=3")["mIoU"]
+
+
+def test_the_protocol_is_the_checkpoints_until_something_is_laid_over_it(saved, score, tmp_path):
+    ckpt = saved("evaluation.scale=[64,48]", "evaluation.flip=true")
+
+    def protocol(*overrides):
+        score(ckpt, *overrides)
+        return json.loads((tmp_path / "evaluated/metrics.json").read_text())["protocol"]
+
+    stored = protocol()
+    assert (stored["scale"], stored["flip"]) == ([64, 48], True)
+    changed = protocol("evaluation.flip=false", "evaluation.mode=slide", "evaluation.window=24", "evaluation.stride=16")
+    assert (changed["scale"], changed["flip"], changed["window"]) == ([64, 48], False, [24, 24])
+    plain = protocol("protocol=plain")
+    assert (plain["scale"], plain["flip"]) == (None, False)
+
+
+def test_a_split_is_chosen_by_its_role_or_by_its_own_name(saved, score, tmp_path):
+    ckpt = saved()
+    score(ckpt, "split=train")
+    assert "train/mIoU" in json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert score(ckpt, "split=hidden")["matrix"].sum() == (30 * 47) + (37 * 40)
+
+
+def test_contours_and_calibration_are_an_option(saved, score):
+    results = score(saved(), "metrics=full")
+    assert 0 <= results["mBoundaryIoU"] <= 1
+    assert results["NLL"] > 0
+
+
+def test_the_oracle_reads_the_labels_and_says_so(saved, score, tmp_path, capsys):
+    score(saved("classifier=cac"), "oracle=true")
+    assert "USES LABELS" in capsys.readouterr().out
+    written = json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert written["uses_labels"] is True
+    assert "test-oracle/mIoU" in written
+    assert "test/mIoU" not in written
+
+
+@pytest.mark.parametrize(
+    "protocol", [["evaluation.flip=true"], ["evaluation.mode=slide", "evaluation.window=24", "evaluation.stride=16"]]
+)
+def test_the_oracle_follows_windows_and_flips(saved, score, protocol):
+    assert 0 <= score(saved("classifier=cac"), "oracle=true", *protocol)["mIoU"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["classifier=linear"], "no branch that reads the labels"),
+        (["classifier=cac", "~loss.gt", "~loss.distill"], "no loss term trained"),
+    ],
+)
+def test_an_oracle_that_is_not_there_or_not_trained_is_refused(saved, score, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        score(saved(*overrides), "oracle=true")
+
+
+def test_a_split_without_labels_is_refused_with_a_hint_to_predict(saved, score):
+    with pytest.raises(DataError, match=r"seglab\.predict ckpt="):
+        score(saved("data.dataset.labels=null"))
+
+
+def test_data_of_another_class_count_is_refused(saved, score, root):
+    ckpt = saved()
+    (root / "classes.txt").write_text("red\ngreen\nblue\n")
+    with pytest.raises(CheckpointError, match=r"predicts 4 classes .* has 3"):
+        score(ckpt)
+
+
+def test_a_checkpoint_cannot_name_what_is_not_a_part(saved, score, tmp_path):
+    ckpt = saved()
+    content = torch.load(ckpt, weights_only=True)
+    for target in ("os.system", "seglab.atomic.os.system", "seglab.data.io.os.remove"):
+        content["seglab"]["config"]["optim"] = {"_target_": target, "command": f"touch {tmp_path / 'ran'}"}
+        torch.save(content, ckpt)
+        with pytest.raises(CheckpointError, match="trust=true"):
+            score(ckpt)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_training_runs_folder_is_not_written_over(saved, score, tmp_path):
+    (tmp_path / "evaluated/checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="training run"):
+        score(saved())

@@ -1,0 +1,194 @@
+"""Prediction from a checkpoint alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import seglab
+from seglab import build, checkpoint, export, predict
+from seglab.data.spec import DatasetSpec
+from seglab.errors import ConfigError, DataError
+
+NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
+SPEC = DatasetSpec("toy", ("road", "sky", "tree"), ((128, 64, 128), (70, 130, 180), (10, 120, 10)))
+
+
+def save(config, path, spec=SPEC):
+    """A checkpoint of an untrained network; no data set is at hand."""
+    module = torch.nn.ModuleDict({"model": build.build_model(config, spec.num_classes)})
+    content = {"state_dict": module.state_dict(), "global_step": 7}
+    checkpoint.embed(content, config, spec)
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture
+def ckpt(compose, tmp_path):
+    return save(
+        compose("train", ["data=folder", "augment.extra=[{_target_: albumentations.GaussNoise}]", *NET]),
+        tmp_path / "net.ckpt",
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Photographs in several formats and folders."""
+    folder, generator = tmp_path / "photos", np.random.default_rng(0)
+    for name, mode in {"a.png": "RGB", "deep/er/b.jpg": "RGB", "deep/grey.png": "L", "c.webp": "RGBA"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (30, 41, 3), np.uint8)).convert(mode).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def run(compose, ckpt, source, tmp_path):
+    def run(*overrides: str):
+        common = [f"ckpt={ckpt}", f"source={source}", f"output={tmp_path / 'out'}", "device=cpu"]
+        predict.predict_images(compose("predict", [*common, *overrides]))
+        return tmp_path / "out"
+
+    return run
+
+
+def files(folder) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_every_image_gets_three_files_in_a_mirrored_tree(run):
+    names = ["a", "c", "deep/er/b", "deep/grey"]
+    expected = [f"{kind}/{name}{suffix}" for kind, suffix in predict.KINDS.items() for name in names]
+    assert files(run()) == sorted([*expected, "report.json"])
+
+
+def test_the_files_hold_ids_colours_and_the_image_with_a_legend(run, ckpt, source):
+    out = run()
+    ids = np.array(Image.open(out / "index/a.png"))
+    assert ids.shape == (30, 41)
+    assert ids.dtype == np.uint8
+
+    model = seglab.load(ckpt)
+    mean, std = (torch.tensor(model.description.config["augment"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    image = torch.from_numpy(np.array(Image.open(source / "a.png"))).permute(2, 0, 1)
+    with torch.no_grad():
+        logits = model(((image - mean) / std)[None]).logits
+    resized = torch.nn.functional.interpolate(logits, size=(30, 41), mode="bilinear", align_corners=False)
+    assert np.array_equal(ids, resized.argmax(1)[0].numpy())
+
+    assert np.array_equal(np.array(Image.open(out / "colour/a.png")), np.array(SPEC.palette, np.uint8)[ids])
+    overlay = Image.open(out / "overlay/a.jpg")
+    assert overlay.width >= 480
+    assert overlay.height > 30 * overlay.width // 41
+
+
+def test_one_file_is_a_source_too_and_the_kinds_are_a_choice(run, source):
+    assert files(run(f"source={source / 'deep/er/b.jpg'}", "write=[index]")) == ["index/b.png", "report.json"]
+
+
+def test_images_that_differ_in_their_suffix_alone_keep_it(run, source):
+    Image.new("RGB", (8, 8)).save(source / "a.jpg")
+    assert {"index/a.png.png", "index/a.jpg.png", "index/c.png"} <= set(files(run()))
+
+
+def test_what_cannot_be_read_is_left_out_and_reported(run, source, tmp_path):
+    (source / "deep/torn.jpg").write_bytes((source / "deep/er/b.jpg").read_bytes()[:200])
+    (source / "empty.png").touch()
+    with pytest.raises(predict.PartialPrediction, match=r"2 of 6 images") as raised:
+        run()
+    assert raised.value.exit_code == 3
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["done"] == 4
+    assert sorted(report["failed"]) == [str(source / "deep/torn.jpg"), str(source / "empty.png")]
+    assert (tmp_path / "out/index/deep/er/b.png").is_file()
+    assert not (tmp_path / "out/index/empty.png").exists()
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(run, capsys):
+    out = run()
+    (out / "overlay/c.jpg").unlink()
+    before = (out / "index/a.png").stat().st_mtime_ns
+    run()
+    assert "3 of 4 images are predicted already" in capsys.readouterr().out.replace("\n", " ")
+    assert (out / "overlay/c.jpg").is_file()
+    assert (out / "index/a.png").stat().st_mtime_ns == before
+    run("overwrite=true")
+    assert (out / "index/a.png").stat().st_mtime_ns > before
+
+
+def test_predictions_inside_the_source_are_not_predicted_again(run, source):
+    first = files(run(f"output={source}"))
+    assert files(run(f"output={source}", "overwrite=true")) == first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["source=/nowhere"], DataError, "no such file or folder"),
+        (["write=[masks]"], ConfigError, "index, colour, overlay"),
+        (["labels_out=cooked"], ConfigError, "train, raw"),
+        (["device=abacus"], ConfigError, "auto"),
+        (["evaluation.mode=slide"], ConfigError, "evaluation.window"),
+        (["labels_out=raw"], ConfigError, "use labels_out=train"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(run, overrides, error, message):
+    with pytest.raises(error, match=message):
+        run(*overrides)
+
+
+def test_a_folder_without_images_is_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no image"):
+        run(f"source={tmp_path / 'empty'}")
+
+
+def test_raw_ids_are_those_of_the_data_sets_files(run, compose, tmp_path):
+    from seglab.data.datasets import Cityscapes
+
+    spec = Cityscapes(None).spec
+    cityscapes = save(compose("train", ["data=cityscapes", *NET]), tmp_path / "city.ckpt", spec)
+    options = [f"ckpt={cityscapes}", "write=[index]", "protocol=plain"]
+    train = np.array(Image.open(run(*options) / "index/a.png"))
+    raw = np.array(Image.open(run(*options, "labels_out=raw", "overwrite=true") / "index/a.png"))
+    back = np.vectorize(spec.label_map.get)(raw)
+    assert np.array_equal(back, train)
+    assert not np.array_equal(raw, train)
+
+
+def test_an_exported_folder_predicts_the_same(run, ckpt, compose, tmp_path):
+    from omegaconf import OmegaConf
+
+    exported = tmp_path / "exported"
+    export.export(OmegaConf.create(compose("export", [f"ckpt={ckpt}", f"output={exported}"])))
+    assert files(exported) == ["config.json", "model.safetensors"]
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(seglab.load(exported)(image).logits, seglab.load(ckpt)(image).logits)
+    assert "index/a.png" in files(run(f"ckpt={exported}"))
+
+
+def test_the_command_leaves_with_3_and_predicts_the_rest(ckpt, source, tmp_path):
+    (source / "broken.png").write_text("<html>")
+    env = {**os.environ, "PYTHONPATH": str(Path(seglab.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "seglab.predict", f"ckpt={ckpt}", f"source={source}", "output=out", "device=cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "broken.png" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["colour", "index", "overlay", "report.json"]
+
+
+def test_the_entry_points_import_nothing_heavy():
+    script = (
+        "import sys, seglab.predict, seglab.evaluate, seglab.export\n"
+        "assert not {'torch', 'PIL', 'numpy', 'lightning', 'rich'} & sys.modules.keys()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(seglab.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=env)

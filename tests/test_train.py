@@ -1,0 +1,176 @@
+"""The main job, run as a user runs it: seconds of training on the embedded scenes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY = [
+    "data.dataset.size=[48,64]", "augment.scale=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
+    "data.dataset.lengths={train: 24, val: 3, test: 5}",
+    "backbone.name=test_resnet.r160_in1k", "decoder.width=16",
+    "trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.accelerator=cpu",
+]  # fmt: skip
+
+
+def run(*overrides: str, cwd: Path, module: str = "seglab.train", env=None, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", module, *overrides],
+        capture_output=True, text=True, cwd=cwd, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def ssa_run(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("ssa")
+    done = run("classifier=ssa", "auxiliary=fcn", *TINY, "hydra.run.dir=run", cwd=cwd)
+    return cwd, cwd / "run", done
+
+
+def test_a_run_leaves_everything_that_explains_it(ssa_run):
+    _, folder, done = ssa_run
+    for name in ["config.yaml", "overrides.txt", "provenance.json", "status.json", "metrics.json"]:
+        assert (folder / name).is_file(), name
+    assert (folder / "checkpoints/last.ckpt").is_file()
+    assert (folder / "checkpoints/best.ckpt").is_file()
+    assert list((folder / "pictures").glob("*.png"))
+    assert str(folder) in done.stdout or "run folder: " in done.stdout
+    assert "classifier=ssa" in (folder / "overrides.txt").read_text()
+    status = json.loads((folder / "status.json").read_text())
+    assert status["status"] == "done"
+    assert status["exit_code"] == 0
+
+
+def test_metrics_hold_the_mean_and_the_classes(ssa_run):
+    metrics = json.loads((ssa_run[1] / "metrics.json").read_text())
+    assert 0 <= metrics["test/mIoU"] <= 1
+    known = [v for v in metrics["test/IoU"] if v is not None]
+    assert metrics["test/mIoU"] == pytest.approx(sum(known) / len(known), abs=1e-9)
+    assert len(known) == metrics["test/classes"]
+
+
+def test_every_term_is_logged_unweighted_under_its_name(ssa_run):
+    import csv
+
+    rows = list(csv.DictReader((ssa_run[1] / "metrics.csv").open()))
+    for term in ["main", "coarse", "gt", "dice", "dice_gt", "response", "semantic", "spatial", "aux"]:
+        assert f"train/{term}" in rows[0], rows[0].keys()
+        assert f"val/{term}" in rows[0]
+    assert "val/loss" in rows[0]
+    assert "val/mIoU" in rows[0]
+
+
+def test_the_checkpoint_is_evaluated_to_the_same_number_and_predicts_alone(ssa_run):
+    cwd, folder, _ = ssa_run
+    run("ckpt=run/checkpoints/last.ckpt", "output=evaluated", cwd=cwd, module="seglab.evaluate")
+    again = json.loads((cwd / "evaluated/metrics.json").read_text())
+    first = json.loads((folder / "metrics.json").read_text())
+    assert again["test/mIoU"] == pytest.approx(first["test/mIoU"], abs=1e-12)
+    from PIL import Image
+
+    (cwd / "in").mkdir(exist_ok=True)
+    Image.new("RGB", (70, 50), (90, 120, 30)).save(cwd / "in/a.png")
+    run("ckpt=run/checkpoints/last.ckpt", "source=in", "output=out", cwd=cwd, module="seglab.predict")
+    assert any(Image.open(p).size == (70, 50) for p in (cwd / "out").rglob("a*.png"))
+
+
+@pytest.mark.parametrize("off", ["loss.semantic.weight=0", "~loss.semantic"])
+def test_a_term_that_is_off_is_not_computed(off, tmp_path):
+    run("classifier=ssa", off, *TINY, "trainer.max_steps=1", "test=null", "hydra.run.dir=run", cwd=tmp_path)
+    header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0].split(",")
+    assert "train/response" in header
+    assert "train/semantic" not in header
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("whole")
+    run("classifier=cac", *TINY, "trainer.max_steps=7", "test=null", "hydra.run.dir=run", cwd=cwd)
+    return final_weights(cwd / "run")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_ends_with_the_same_bits(uninterrupted, tmp_path, workers):
+    common = ["classifier=cac", *TINY, "test=null", "hydra.run.dir=run", f"data.num_workers={workers}"]
+    # The schedule's length is part of the run: the first part stops early by a signal, not by a shorter schedule.
+    env = {"SEGLAB_TEST_STOP_AT": "3"}
+    first = run(*common, "trainer.max_steps=7", "+callbacks.stop={_target_: tests.stopper.Stop, step: 3}", cwd=tmp_path,
+                env={**env, "PYTHONPATH": str(Path(__file__).parents[1])}, check=False)  # fmt: skip
+    assert first.returncode == 143, first.stderr[-3000:]
+    assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "preempted"
+    run(*common, "trainer.max_steps=7", "resume=auto", cwd=tmp_path)
+    assert equal(final_weights(tmp_path / "run"), uninterrupted)
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_a_status(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seglab.train", *TINY, "trainer.max_steps=100000", "hydra.run.dir=run"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.time() + 120
+    while not (tmp_path / "run/checkpoints/last.ckpt").exists() and time.time() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "interrupted"
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] >= 2
+
+
+def test_two_processes_train_and_test_to_the_number_of_one(tmp_path):
+    run("classifier=ssa", *TINY, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two", "test=last", cwd=tmp_path)
+    two = json.loads((tmp_path / "two/metrics.json").read_text())
+    run("ckpt=two/checkpoints/last.ckpt", "output=one", cwd=tmp_path, module="seglab.evaluate")
+    one = json.loads((tmp_path / "one/metrics.json").read_text())
+    assert two["test/mIoU"] == pytest.approx(one["test/mIoU"], abs=1e-12)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["classifier.tau=-1", "classifier=ssa"], "tau"),
+        (["loss.main.weight=-1"], "weight"),
+        (["loss.main.branch=coarse"], "coarse"),
+        (["data.batch_size=1000"], "1000"),
+        (["backbone.name=resnet19"], "resnet18"),
+        (["trainer.devices=7", "trainer.accelerator=cuda"], "trainer"),
+        (["init_from=/nowhere.ckpt"], "/nowhere.ckpt"),
+        (["+classifier.taau=3", "classifier=cosine"], "tau"),
+    ],
+)
+def test_bad_input_exits_2_and_names_what_to_change(overrides, said, tmp_path):
+    done = run(*TINY, *overrides, cwd=tmp_path, check=False)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_root_is_named_with_the_tree_that_was_expected(tmp_path):
+    done = run("data=camvid", "data.root=/nowhere", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "/nowhere" in done.stderr
+    assert "data.root" in done.stderr
+    assert "images" in done.stderr
+
+
+def test_a_multirun_of_several_processes_is_refused(tmp_path):
+    done = run("-m", "seed=0,1", "trainer=ddp", *TINY, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "one device per job" in done.stderr
