@@ -1,4 +1,4 @@
-"""Pictures of several networks side by side: ``python scripts/compare_predictions.py RUN [RUN ...] --output strip.png``.
+"""Several networks' predictions side by side: ``python scripts/compare_predictions.py RUN [RUN ...] --output a.png``.
 
 One row per test image: image, label, and every network's prediction under its classifier's name. The data come from the
 first run's configuration (``--root`` for another place).

@@ -39,9 +39,9 @@ def table(runs: dict[str, list[tuple[float, float, int]]], metric: str) -> str:
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         each = ", ".join(f"{value:.2f}" for value in values)
         seconds = statistics.median(s for _, s, _ in found)
-        lines.append(
-            f"| {choice} | {statistics.mean(values):.2f}{spread} | {len(values)} ({each}) | {found[0][2] / 1e6:.2f} M | {seconds:.0f} |"
-        )
+        size = f"{found[0][2] / 1e6:.2f} M"
+        mean = f"{statistics.mean(values):.2f}{spread}"
+        lines.append(f"| {choice} | {mean} | {len(values)} ({each}) | {size} | {seconds:.0f} |")
     return "\n".join(lines)
 
 
@@ -51,11 +51,11 @@ def main() -> None:
     parser.add_argument("--metric", default="test/mIoU")
     parser.add_argument("--by", default="classifier", help="configuration group")
     given = parser.parse_args()
-    runs = defaultdict(list)
+    runs: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
     for path in sorted(p for folder in given.folders for p in folder.rglob("status.json")):
         try:
-            choice, *found = read_run(path.parent, given.metric, given.by)
-            runs[choice].append(tuple(found))
+            choice, value, seconds, parameters = read_run(path.parent, given.metric, given.by)
+            runs[choice].append((value, seconds, parameters))
         except (ValueError, KeyError, OSError) as error:
             print(f"left out: {path.parent}: {error}", file=sys.stderr)
     if not runs:

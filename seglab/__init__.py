@@ -1,6 +1,6 @@
 """seglab: semantic segmentation with a swappable pixel classifier.
 
-``seglab.load(path)`` opens a checkpoint as a ready network. Importing the package is cheap: torch is imported on first use.
+``seglab.load(path)`` opens a checkpoint as a ready network. Importing the package is cheap: torch comes with first use.
 """
 
 from typing import Any

@@ -1,4 +1,7 @@
-"""The only place where configuration becomes objects. What follows from a choice (classes, channels, strides) is handed on here."""
+"""The only place where configuration becomes objects.
+
+What follows from a choice (number of classes, channels, strides) is handed on here and stands in no YAML.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +77,14 @@ def check_targets(node: Any, key: str, allowed: Sequence[str]) -> None:
             made = hydra.utils.get_object(target) if target.startswith(tuple(allowed)) else None
         except (ImportError, ValueError):
             raise CheckpointError(
-                f"{key} names {target}, which this seglab does not have — expected the seglab that wrote it, or a newer one"
+                f"{key} names {target}, which this seglab does not have — expected the version that wrote it, or newer"
             ) from None
         # A module also gives access to what it imports: where the thing was defined decides.
         home = getattr(made, "__module__", None) or ""
         if not (inspect.isclass(made) or inspect.isroutine(made)) or not f"{home}.".startswith(tuple(allowed)):
             raise CheckpointError(
-                f"{key} names {target}, which is none of {', '.join(allowed)}: not built from a file — if the checkpoint "
-                "is your own, or you have read its configuration, set trust=true"
+                f"{key} names {target}, which is none of {', '.join(allowed)}: not built from a file — if the "
+                "checkpoint is your own, or you have read its configuration, set trust=true"
             )
 
 
@@ -169,8 +172,8 @@ def build_module(cfg: Config, spec: DatasetSpec, oracle: bool = False) -> Segmen
 def freeze_unreached(classifier: Classifier, criterion: Criterion) -> None:
     """Freeze the classifier's parameters that no active loss term reaches.
 
-    A ground-truth branch without its losses would otherwise be carried, decayed and, under DDP, fatal. One backward pass
-    on a small random feature finds them, so a new classifier needs no table of what feeds what.
+    A ground-truth branch without its losses would otherwise be carried, decayed and, under DDP, fatal. One backward
+    pass on a small random feature finds them, so a new classifier needs no table of what feeds what.
     """
     published = classifier.Output.branches() - {"auxiliary"}
     from seglab.types import Batch
@@ -181,7 +184,7 @@ def freeze_unreached(classifier: Classifier, criterion: Criterion) -> None:
         batch = Batch(feature, label, ("", ""))
         training = classifier.training
         output = classifier.eval()(feature, label)
-        values = [term(output, batch) for term in criterion.terms.values() if set(term.branches) <= published]
+        values = [term(output, batch) for _, term in criterion.named() if set(term.branches) <= published]
         if values:
             torch.stack(values).sum().backward()
         classifier.train(training)

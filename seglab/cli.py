@@ -103,13 +103,15 @@ def nearest(error: Exception, config_name: str) -> str:
             found = did_you_mean(part, [str(k) for k in node])
             prefix = ".".join(path[:depth])
             return found and (f"{found} (in {prefix})" if prefix else found)
-        node = node._get_node(part)  # type: ignore[assignment]
+        node = node._get_node(part)
     return ""
 
 
 def compose_groups(config_name: str) -> Any:
     """The configuration with only the command line's group choices (``classifier=ssa``) applied."""
-    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w-]+", a) and (conf_dir() / a.split("=")[0]).is_dir()]
+    choices = [
+        a for a in sys.argv[1:] if re.fullmatch(r"[a-z_]+=[\w-]+", a) and (conf_dir() / a.split("=")[0]).is_dir()
+    ]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             return hydra.compose(config_name, overrides=choices)

@@ -98,13 +98,13 @@ class SegmentationModule(L.LightningModule):
         def network(image: Tensor, label: Tensor | None = batch.label) -> Tensor:
             nonlocal output
             output = self(image, label)
-            return output.oracle if self.oracle else output.logits  # type: ignore[attr-defined]
+            return getattr(output, "oracle") if self.oracle else output.logits  # noqa: B009 (not of every output)
 
         # One view of the whole picture is given the label as it is; windows and mirrored views their part of it.
         whole = self.protocol.single_pass and self.protocol.divisor_mode == "resize"
         label = batch.label if self.needs_labels and not whole else None
         logits = infer(network, batch.image, self.protocol, batch.label.shape[-2:], label)
-        for metric in self.metrics.values():
+        for metric in measures(self.metrics).values():
             metric.update(logits, batch.label)
         # Windows, mirrored and padded views see other labels: the loss is then that of the picture as it is.
         if output is None or not whole:
@@ -112,20 +112,20 @@ class SegmentationModule(L.LightningModule):
         if not self.criterion.branches & output.missing():
             losses = self.criterion(output, batch, self.global_step)
             for name, value in {"loss": losses.total, **losses.parts}.items():
-                self.averages[name].update(value, len(batch))
+                measures(self.averages)[name].update(value, len(batch))
 
     def on_validation_epoch_start(self) -> None:
-        for metric in [*self.metrics.values(), *self.averages.values()]:
+        for metric in [*measures(self.metrics).values(), *measures(self.averages).values()]:
             metric.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         self.results = {}
-        for metric in self.metrics.values():
+        for metric in measures(self.metrics).values():
             self.results |= metric.compute()
         scalars = {name: float(value) for name, value in self.results.items() if isinstance(value, int | float)}
-        scalars |= {name: metric.compute() for name, metric in self.averages.items() if metric.update_called}
+        scalars |= {name: metric.compute() for name, metric in measures(self.averages).items() if metric.update_called}
         values = {f"{self.stage}/{name}": value for name, value in scalars.items()}
         self.log_dict({**values, "step": float(self.global_step)})
 
@@ -136,8 +136,13 @@ class SegmentationModule(L.LightningModule):
         """``val`` or ``test``, the prefix under which values are logged."""
         return "test" if self.trainer.testing else "val"
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         return self.optimisation(self.model, int(self.trainer.estimated_stepping_batches))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.embed(checkpoint, self.config, self.spec)
+
+
+def measures(modules: nn.ModuleDict) -> dict[str, Metric]:
+    """The metrics in a module dictionary, under their type."""
+    return {name: metric for name, metric in modules.items() if isinstance(metric, Metric)}

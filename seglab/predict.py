@@ -149,8 +149,10 @@ class Network:
 
         self.device = choose_device(device)
         self.model = checkpoint.load(ckpt, self.device)
-        self.spec: DatasetSpec = self.model.spec  # type: ignore[assignment]
-        self.config: Mapping[str, Any] = self.model.description.config  # type: ignore[union-attr,assignment]
+        assert self.model.spec is not None
+        assert self.model.description is not None  # of a loaded network
+        self.spec = self.model.spec
+        self.config: Mapping[str, Any] = self.model.description.config
         self.protocol = Protocol.of(self.config["evaluation"] if protocol == "stored" else {}, changes)
         node = {**self.config["augment"], "extra": []}  # used in training only, and of any package
         augment = build.instantiate(node, "augment", allowed=("seglab.data.augment.",))

@@ -19,8 +19,8 @@ class Segmenter(nn.Module):
     """``forward(image [B, 3, H, W], target [B, H, W] | None) -> Output``, logits at feature resolution.
 
     Args:
-        auxiliary: a head on the backbone's maps that gives logits for a loss of its own (``loss.aux``). It is skipped in
-            evaluation unless a target is given, so a deployed network does not pay for it.
+        auxiliary: a head on the backbone's maps that gives logits for a loss of its own (``loss.aux``). It is skipped
+            in evaluation unless a target is given, so a deployed network does not pay for it.
     """
 
     spec: DatasetSpec | None = None

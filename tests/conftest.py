@@ -29,7 +29,9 @@ def compose(tmp_path):
     def composed(name: str, overrides: list[str]) -> dict:
         cli.register_resolvers()
         with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-            cfg = hydra.compose(name, overrides=[*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
+            cfg = hydra.compose(
+                name, overrides=[*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True
+            )
             OmegaConf.set_struct(cfg, False)
             hydra_cfg = cfg.pop("hydra")
         # What `${hydra:...}` points to does not exist outside hydra.main.

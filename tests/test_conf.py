@@ -61,7 +61,7 @@ def test_every_backbone_meets_a_decoder_and_a_classifier(option, compose):
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("option", [o for o in of("classifier")])
+@pytest.mark.parametrize("option", of("classifier"))
 @pytest.mark.parametrize("decoder", of("decoder"))
 def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gradient(option, decoder, compose):
     width = "decoder.width=16"

@@ -21,8 +21,8 @@ class Decoded:
 class Decoder(nn.Module):
     """``forward(maps) -> Decoded``; publishes ``out_channels`` and ``stride`` of the decoded feature.
 
-    A subclass takes ``channels`` and ``strides`` of the maps (finest first) and ``num_classes`` first; the builder hands
-    them on from the backbone and the dataset.
+    A subclass takes ``channels`` and ``strides`` of the maps (finest first) and ``num_classes`` first; the builder
+    hands them on from the backbone and the dataset.
     """
 
     out_channels: int

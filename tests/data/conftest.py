@@ -16,7 +16,8 @@ SHARED = HERE.parents[2] / "shared" / "data"
 
 def _load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("miniatures", HERE / "miniatures.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["miniatures"] = module
     spec.loader.exec_module(module)

@@ -22,7 +22,9 @@ RNG = np.random.default_rng(0)
 
 def scene(height=40, width=60, classes=5):
     image = cv2.resize(RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8), (width, height))
-    label = cv2.resize(RNG.integers(0, classes, (5, 6), dtype=np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    label = cv2.resize(
+        RNG.integers(0, classes, (5, 6), dtype=np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+    )
     return image, label
 
 
@@ -84,7 +86,7 @@ def test_the_eleventh_window_is_taken_unchecked():
 
 
 def test_the_cropped_window_is_inside_and_reaches_all_borders():
-    image, label = scene()
+    image, _label = scene()
     step = DiverseCrop((38, 57), max_share=1.0)
     rows = np.arange(40, dtype=np.uint8)[:, None] + np.zeros(60, np.uint8)
     tops = set()
@@ -200,7 +202,9 @@ def test_inputs_are_not_written_to():
 
 def test_extra_transforms_of_albumentations_join_in():
     image, label = scene()
-    extra = standard(extra=[A.GaussNoise(p=1.0), A.VerticalFlip(p=1.0)], ratio=None, flip=0, cat_max_ratio=1.0, photometric=None)
+    extra = standard(
+        extra=[A.GaussNoise(p=1.0), A.VerticalFlip(p=1.0)], ratio=None, flip=0, cat_max_ratio=1.0, photometric=None
+    )
     out, target = extra(image[:32, :48], label[:32, :48], (0, 0, 0))
     assert torch.equal(target, torch.from_numpy(label[:32, :48][::-1].copy()).long())
     assert torch.equal(out, extra(image[:32, :48], label[:32, :48], (0, 0, 0))[0])
@@ -208,7 +212,9 @@ def test_extra_transforms_of_albumentations_join_in():
         standard(extra=[A.Resize(99, 99)])(image, label, (0, 0, 0))
 
 
-@pytest.mark.parametrize("wrong", [{"crop": (0, 5)}, {"scale": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"std": (0, 1, 1)}])
+@pytest.mark.parametrize(
+    "wrong", [{"crop": (0, 5)}, {"scale": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"std": (0, 1, 1)}]
+)
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"augment.{'mean' if 'std' in wrong else next(iter(wrong))}="):
         Augment(**wrong)

@@ -104,7 +104,12 @@ def test_evaluation_gives_every_item_once_and_in_order(data, world_size):
     names = data().names("test")
     for size in (1, 3):
         shares = [
-            [name for group in data(rank, world_size, eval_batch_size=size).test_dataloader() for b in group for name in b.names]
+            [
+                name
+                for group in data(rank, world_size, eval_batch_size=size).test_dataloader()
+                for b in group
+                for name in b.names
+            ]
             for rank in range(world_size)
         ]
         assert [share == names[rank::world_size] for rank, share in enumerate(shares)] == [True] * world_size
@@ -256,7 +261,9 @@ def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, t
         pipeline = compose(f"augment/{augment}").augment
     config.data.root = str(made.root)
     pipeline.merge_with({**config.augment, "crop": [8, 10]})
-    module = instantiate({**config.data, "_partial_": True}, _convert_="all")(augment=instantiate(pipeline, _convert_="all"))
+    module = instantiate({**config.data, "_partial_": True}, _convert_="all")(
+        augment=instantiate(pipeline, _convert_="all")
+    )
     assert isinstance(module, DataModule)
     for stage in ("fit", "test"):
         module.setup(stage)

@@ -119,7 +119,9 @@ def test_converted_files_are_found_where_only_they_exist(mini, tmp_path):
 
 def test_the_root_may_be_the_archives_own_folder(mini, tmp_path):
     made = mini.ade20k(tmp_path)
-    assert datasets.ADE20K(tmp_path / "ADEChallengeData2016").names("training") == made.dataset(tmp_path).names("training")
+    assert datasets.ADE20K(tmp_path / "ADEChallengeData2016").names("training") == made.dataset(tmp_path).names(
+        "training"
+    )
 
 
 def test_flat_coco_stuff_10k_images_are_divided_by_the_official_list(mini, tmp_path):
@@ -186,7 +188,9 @@ def test_a_wrong_variant_is_recognised_and_named(mini, tmp_path, name, options, 
         ("pascal_context60", (255, 0, 29, 58), "prepare_pascal_context.py"),
     ],
 )
-def test_labels_shifted_by_one_are_reported_at_once_and_refused_by_the_full_check(mini, tmp_path, caplog, name, ids, mends):
+def test_labels_shifted_by_one_are_reported_at_once_and_refused_by_the_full_check(
+    mini, tmp_path, caplog, name, ids, mends
+):
     made = mini.ALL[name](tmp_path)
     source = made.dataset(made.root)
     split = source.splits[0]

@@ -62,7 +62,9 @@ def test_folders_and_suffixes_are_options(root, mini):
     for i in range(2):
         mini.image(root / "val" / "photo" / f"{i}.jpeg")
         mini.label(root / "val" / "truth" / f"{i}_mask.png", (0, 1))
-    source = Folder(root, images="{split}/photo", labels="{split}/truth", image_suffix=".jpeg", label_suffix="_mask.png")
+    source = Folder(
+        root, images="{split}/photo", labels="{split}/truth", image_suffix=".jpeg", label_suffix="_mask.png"
+    )
     assert source.splits == ("val",)
     source.check("val")
     assert source.read("val", 1).name == "val/photo/1"

@@ -44,7 +44,10 @@ def test_ids_of_grey_pngs_with_few_bits_are_not_stretched(tmp_path, bits):
     header = struct.pack(">IIBBBBB", 4, 2, bits, 0, 0, 0, 0)
     path = tmp_path / "few.png"
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"".join(rows)))
+        + chunk(b"IEND", b"")
     )
     assert np.array_equal(io.read_label(str(path)), ids)
 

@@ -20,7 +20,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -195,10 +196,10 @@ def test_what_was_converted_before_an_error_stays(tmp_path):
     assert convert.convert(jobs, lambda _: np.zeros((2, 2), np.uint8), "toy") <= 3
 
 
-@pytest.mark.parametrize(
-    ("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, [])]
-)
-def test_a_script_without_files_leaves_with_code_2_and_says_what_it_needs(module, arguments, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, [])])
+def test_a_script_without_files_leaves_with_code_2_and_says_what_it_needs(
+    module, arguments, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["prepare", *arguments, str(tmp_path)])
     with pytest.raises(SystemExit) as left:
         convert.run(module.main)
