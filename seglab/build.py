@@ -103,13 +103,18 @@ def explain(node: Config, key: str, error: Exception) -> str:
     try:
         known = list(inspect.signature(hydra.utils.get_object(node["_target_"])).parameters)
     except (ImportError, ValueError, KeyError, TypeError, InstantiationException):
-        return str(error).split("\n")[0]
+        return reason(error)
     unknown = [name for name in node if not name.startswith("_") and name not in known]
     if not unknown:
-        return str(error).split("\n")[0]
+        return reason(error)
     close = difflib.get_close_matches(unknown[0], known, n=1)
     wanted = f"did you mean {key}.{close[0]}?" if close else f"expected one of {', '.join(known)}"
     return f"{node['_target_']} has no parameter '{unknown[0]}' — {wanted}"
+
+
+def reason(error: Exception) -> str:
+    """What went wrong innermost, in one line."""
+    return f"{error} {error.__cause__ or ''}".strip().replace("\n", " ")
 
 
 def build_data(cfg: Config) -> DataModule:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import hydra
 import pytest
 import torch
@@ -40,11 +38,3 @@ def compose(tmp_path):
         return OmegaConf.to_container(OmegaConf.create(text), resolve=True)
 
     return composed
-
-
-@pytest.fixture
-def golden() -> Path:
-    """The folder of reference tensors."""
-    import os
-
-    return Path(os.environ.get("SEGLAB_GOLDEN", Path(__file__).parents[2] / "shared/golden"))

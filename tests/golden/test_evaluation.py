@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from seglab.data.augment import choose_window
 from seglab.inference import Protocol, infer, mean_probability
 from seglab.metrics import ConfusionMatrix
 
@@ -81,3 +83,15 @@ def test_sizes_of_the_keep_ratio_rule(golden):
         ((kept, multiple),) = protocol.sizes((height, width))
         assert [*reversed(kept)] == row["resized_wh"], row
         assert [*reversed(multiple)] == row["multiple_of_32_wh"], row
+
+
+@pytest.mark.golden("aug_crop_*")
+def test_the_window_taken_is_that_of_the_published_rule(golden):
+    facts, tensors = golden.sidecar, golden.tensors
+    crop = tuple(facts["crop"])
+    for i, accepted in enumerate(facts["accepted"]):
+        label = tensors[f"label.{i}"].numpy().astype(np.uint8)
+        offsets = [(int(top), int(left)) for top, left in tensors[f"offset.{i}"]]
+        retries = len(offsets) - 1
+        number, offset = choose_window(label, crop, offsets, facts["cat_max_ratio"], retries)
+        assert (number, offset) == (accepted, offsets[accepted]), f"case {i}"

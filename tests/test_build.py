@@ -1,0 +1,97 @@
+"""Configuration becomes objects in one place, and what cannot be meant is refused with the key that mends it."""
+
+import pytest
+import torch
+
+from seglab import build
+from seglab.errors import CheckpointError, ConfigError
+from tests.conftest import SMALL_NET, TINY
+
+
+def module(compose, *overrides):
+    cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
+    return build.build_module(cfg, build.build_data(cfg).spec)
+
+
+def trained(module) -> set[str]:
+    return {name for name, p in module.model.classifier.named_parameters() if p.requires_grad}
+
+
+def test_a_ground_truth_branch_without_its_losses_is_frozen_and_never_asked_for(compose):
+    full = module(compose, "classifier=cac")
+    assert any("oracle" in name for name in trained(full))
+    assert full.needs_labels
+    off = module(compose, "classifier=cac", "loss.gt.weight=0", "~loss.distill")
+    assert not any("oracle" in name for name in trained(off))
+    assert {name for name in trained(full) if "oracle" not in name} == trained(off)
+    assert not off.needs_labels
+
+
+def test_a_teacher_that_is_only_mimicked_is_not_trained(compose):
+    only = module(compose, "classifier=cac", "loss.gt.weight=0")
+    assert not any("oracle" in name for name in trained(only))
+    assert only.needs_labels
+
+
+def test_a_scheduled_weight_keeps_its_branch(compose):
+    schedule = "loss.gt.weight={_target_: seglab.losses.schedules.LinearRamp, start: 0.0, stop: 1.0, steps: 10}"
+    assert any("oracle" in name for name in trained(module(compose, "classifier=cac", schedule)))
+
+
+def test_an_auxiliary_head_whose_loss_is_off_is_not_built(compose):
+    assert module(compose, "auxiliary=fcn").model.auxiliary is not None
+    assert module(compose, "auxiliary=fcn", "loss.aux.weight=0").model.auxiliary is None
+
+
+def test_a_seed_makes_a_network(compose):
+    first, again, other = (module(compose, f"seed={seed}").model.classifier.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_building_leaves_the_callers_random_numbers_to_the_seed_alone(compose):
+    """The probe for unreached parameters draws numbers of its own."""
+    module(compose, "classifier=linear")
+    first = torch.rand(1)
+    module(compose, "classifier=linear")
+    assert torch.equal(torch.rand(1), first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["loss.main.branch=coarse"], "loss.main reads the branch 'coarse'"),
+        (["loss.main.weight=0"], "loss.main.weight=1"),
+        (["+decoder.witdh=3"], "did you mean decoder.width"),
+        (["loss.main._target_=seglab.losses.CrossEntrpy"], "loss.main"),
+        (["loss.main.weight=nan"], "weight"),
+    ],
+)
+def test_what_cannot_be_built_is_named_with_its_key(compose, overrides, said):
+    with pytest.raises(ConfigError) as caught:
+        module(compose, *overrides)
+    assert said in str(caught.value)
+
+
+def test_epochs_become_steps(compose, tmp_path):
+    cfg = compose("train", [*TINY, "trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2"])
+    data = build.build_data(cfg)
+    trainer = build.build_trainer({**cfg, "callbacks": {}, "logger": {}}, str(tmp_path), data.steps_per_epoch)
+    assert trainer.max_steps == 3 * (24 // 4) // 2
+
+
+def test_a_training_without_an_end_is_refused(compose, tmp_path):
+    cfg = compose("train", [*TINY, "trainer.max_steps=-1"])
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps"):
+        build.build_trainer(cfg, str(tmp_path))
+
+
+@pytest.mark.parametrize("target", ["os.system", "torch.nn.functional.torch.hub.load", "seglab.build.hydra.main"])
+def test_a_file_cannot_name_what_is_not_a_part(target):
+    with pytest.raises(CheckpointError, match="trust=true"):
+        build.check_targets({"deep": [{"_target_": target}]}, "decoder", build.NETWORK_TARGETS)
+
+
+def test_a_part_of_a_network_may_be_named():
+    node = {"_target_": "seglab.decoders.FPN", "norm": {"_target_": "seglab.decoders.blocks.group_norm"}}
+    build.check_targets(node, "decoder", build.NETWORK_TARGETS)

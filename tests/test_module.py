@@ -1,0 +1,108 @@
+"""The LightningModule adds nothing to what its parts say."""
+
+import pytest
+import torch
+
+from seglab import build
+from seglab.losses.base import Criterion
+from seglab.train import fit
+from seglab.types import IGNORE, Batch
+from tests.conftest import SMALL_NET, TINY
+
+
+@pytest.fixture
+def made(compose):
+    def module(*overrides, oracle=False):
+        cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
+        return build.build_module(cfg, build.build_data(cfg).spec, oracle=oracle)
+
+    return module
+
+
+def batch(K, size=(48, 64), void=False):
+    label = torch.randint(K, (2, size[0] // 8, size[1] // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    return Batch(torch.randn(2, 3, *size), torch.full_like(label, IGNORE) if void else label, ("a", "b"))
+
+
+def test_one_forward_pass_serves_prediction_metrics_and_losses(made, monkeypatch):
+    module = made("classifier=ssa").eval()
+    calls = []
+    forward = module.model.forward
+    monkeypatch.setattr(module.model, "forward", lambda *a: calls.append(1) or forward(*a))
+    b = batch(module.spec.num_classes)
+    with torch.no_grad():
+        module.evaluate(b)
+        expected = module.criterion(module(b.image, b.label), b)
+    assert len(calls) == 2
+    assert float(module.averages["loss"].compute()) == pytest.approx(float(expected.total), rel=1e-6)
+    assert int(module.metrics["confusion"].compute()["matrix"].sum()) == b.label.numel()
+
+
+def test_a_mirrored_view_beside_changes_scores_but_not_the_loss(made):
+    b = batch(12)
+    losses = []
+    for flip in ("false", "true"):
+        module = made("classifier=cac", f"evaluation.flip={flip}").eval()
+        with torch.no_grad():
+            module.evaluate(b)
+        losses.append(float(module.averages["loss"].compute()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_the_oracle_is_another_prediction_of_the_same_weights(made):
+    b = batch(12)
+    found = []
+    for oracle in (False, True):
+        module = made("classifier=cac", oracle=oracle).eval()
+        with torch.no_grad():
+            module.evaluate(b)
+        found.append(module.metrics["confusion"].compute()["matrix"])
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("classifier", ["linear", "cac", "ssa"])
+def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(made, classifier):
+    module = made(f"classifier={classifier}", "auxiliary=fcn").train()
+    b = batch(12, void=True)
+    total = module.criterion(module(b.image, b.label), b).total
+    total.backward()
+    assert float(total) == 0
+    assert all(p.grad is None or not p.grad.any() for p in module.parameters())
+
+
+def test_half_precision_keeps_losses_in_full(made):
+    module = made("classifier=ssa").train()
+    b = batch(12)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = module.criterion(module(b.image, b.label), b)
+    assert losses.total.dtype == torch.float32
+    full = module.criterion(module(b.image, b.label), b)
+    assert float(losses.total) == pytest.approx(float(full.total), rel=0.1)
+
+
+def test_the_total_is_the_weighted_sum_of_what_is_logged(made):
+    module = made("classifier=ssa").train()
+    b = batch(12)
+    losses = module.criterion(module(b.image, b.label), b)
+    assert isinstance(module.criterion, Criterion)
+    weights = {name: term.weight_at(0) for name, term in module.criterion.named()}
+    assert weights["semantic"] == 10
+    expected = sum(weights[name] * float(value) for name, value in losses.parts.items())
+    assert float(losses.total) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_compiled_network_gives_the_same_loss(made):
+    eager, compiled = made("classifier=cac"), made("classifier=cac")
+    compiled.model.compile(backend="eager")
+    b = batch(12)
+    totals = [m.eval().criterion(m(b.image, b.label), b).total for m in (eager, compiled)]
+    assert torch.allclose(*totals)
+    assert eager.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_accumulating_two_batches_takes_one_step(compose, tmp_path):
+    cfg = compose("train", [*TINY, *SMALL_NET, "trainer.accumulate_grad_batches=2", "trainer.max_steps=2", "test=null"])
+    fit(cfg, tmp_path / "run")
+    stored = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert stored["global_step"] == 2
+    assert stored["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == 4
