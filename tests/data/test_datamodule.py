@@ -77,6 +77,13 @@ def test_a_resumed_stream_is_the_tail_of_the_whole(data):
     assert all(same(a, b) for a, b in zip(whole[6:], batches(resumed, 3), strict=True))
 
 
+def test_an_item_is_augmented_anew_in_each_epoch(data):
+    stream = batches(data(batch_size=1), 10)
+    first, second = ({batch.names: batch.image for batch in epoch} for epoch in (stream[:5], stream[5:]))
+    assert first.keys() == second.keys()
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_another_seed_is_another_stream(data):
     assert not same(batches(data(), 1)[0], batches(data(seed=6), 1)[0])
 

@@ -1,0 +1,165 @@
+"""Cost of networks, side by side: ``python -m seglab.benchmark classifier=linear,ssa --size 512 512 --classes 150``.
+
+How it measures: the variants take turns, round after round, so that a machine whose speed drifts slows all of them; a
+round is one forward pass in evaluation mode, and one training step without optimiser (forward, all losses, backward),
+on random images and labels; medians over the rounds are printed, and the median of the ratios to the first variant
+within a round. A GPU is synchronised before each reading of the clock. FLOPs are those of every matrix product and convolution
+of one evaluation pass over one image (a multiply-accumulate is two), also of products outside of layers, which counters
+that hook modules do not see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from seglab import cli
+from seglab.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from seglab.module import SegmentationModule
+    from seglab.types import Batch
+
+
+class Cost(NamedTuple):
+    """What one variant takes; times in seconds."""
+
+    parameters: int
+    """All of them, ground-truth branches included."""
+    gflops: float
+    """Of one evaluation pass over one image."""
+    forward: list[float]
+    step: list[float]
+
+
+def expand(overrides: list[str]) -> dict[str, list[str]]:
+    """``["a=1,2", "b=3"] -> {"a=1": ["a=1", "b=3"], "a=2": [...]}``: every combination under the choices that vary."""
+    axes = [
+        [f"{name}={value}" for value in values.split(",")] for name, _, values in (o.partition("=") for o in overrides)
+    ]
+    varied = [i for i, axis in enumerate(axes) if len(axis) > 1]
+    return {" ".join(chosen[i] for i in varied) or "network": list(chosen) for chosen in product(*axes)}
+
+
+def build(overrides: list[str], classes: int) -> SegmentationModule:
+    """The module of ``conf/train.yaml`` with the overrides, for that many classes and without data."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    from seglab.build import build_module
+    from seglab.data.spec import DatasetSpec
+
+    with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        composed = hydra.compose("train", [*overrides, "callbacks=minimal", "logger=none"])
+    names = ("task", "optim", "backbone", "decoder", "auxiliary", "classifier", "loss", "seed", "metrics", "evaluation")
+    config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(names)), resolve=True)
+    spec = DatasetSpec("random", tuple(str(k) for k in range(classes)), ((0, 0, 0),) * classes)
+    return build_module(config, spec)
+
+
+def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.device) -> Batch:
+    """Noise with blocks of labels of 16 pixels."""
+    import torch
+
+    from seglab.types import Batch
+
+    coarse = torch.randint(classes, (batch, -(-size[0] // 16), -(-size[1] // 16)))
+    label = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : size[0], : size[1]]
+    return Batch(torch.randn(batch, 3, *size).to(device), label.to(device), ("",) * batch)
+
+
+def measure(modules: Mapping[str, SegmentationModule], batch: Batch, rounds: int, warmup: int) -> dict[str, Cost]:
+    """The cost of every module, measured in turns."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = batch.image.device
+
+    def timed(work: Callable[[], object]) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def forward(module: SegmentationModule) -> None:
+        with torch.no_grad():
+            module.eval()(batch.image)
+
+    def step(module: SegmentationModule) -> None:
+        module.train().criterion(module(batch.image, batch.label), batch).total.backward()
+        module.zero_grad(set_to_none=True)
+
+    found = {}
+    for name, module in modules.items():
+        counter = FlopCounterMode(display=False)
+        with counter:  # its own hooks need gradients
+            module.eval()(batch.image[:1])
+        parameters = sum(p.numel() for p in module.model.parameters())
+        found[name] = Cost(parameters, counter.get_total_flops() / 1e9, [], [])
+    for number in range(-warmup, rounds):
+        for name, module in modules.items():
+            times = timed(partial(forward, module)), timed(partial(step, module))
+            if number >= 0:
+                found[name].forward.append(times[0])
+                found[name].step.append(times[1])
+    return found
+
+
+def ratio(times: list[float], base: list[float]) -> float:
+    """Median over the rounds of one variant's time to another's in the same round."""
+    return statistics.median(a / b for a, b in zip(times, base, strict=True))
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for seglab.train; several values make variants")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
+    parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    device = torch.device(given.device)
+    try:
+        variants = expand(given.overrides or ["classifier=linear,cosine,cac,ssa"])
+        modules = {name: build(chosen, given.classes).to(device) for name, chosen in variants.items()}
+    except UserError as error:
+        cli.fail(str(error), error.exit_code)
+    batch = random_batch(tuple(given.size), given.batch, given.classes, device)
+    costs = measure(modules, batch, given.rounds, given.warmup)
+    base = next(iter(costs.values()))
+    height, width = given.size
+    shown = Table(
+        title=f"batch {given.batch} of {height}x{width}, {given.classes} classes, {device}, {torch.get_num_threads()} "
+        f"threads, torch {torch.__version__}: medians of {given.rounds} rounds"
+    )
+    for heading in ("", "parameters, M", "GFLOPs an image", "forward, ms", "ratio", "training step, ms", "ratio"):
+        shown.add_column(heading, justify="left" if not heading else "right")
+    for name, cost in costs.items():
+        shown.add_row(
+            name, f"{cost.parameters / 1e6:.2f}", f"{cost.gflops:.2f}",
+            f"{1000 * statistics.median(cost.forward):.1f}", f"{ratio(cost.forward, base.forward):.2f}",
+            f"{1000 * statistics.median(cost.step):.1f}", f"{ratio(cost.step, base.step):.2f}",
+        )  # fmt: skip
+    Console(soft_wrap=True).print(shown)
+
+
+if __name__ == "__main__":
+    main()
