@@ -3,9 +3,9 @@
 How it measures: the variants take turns, round after round, so that a machine whose speed drifts slows all of them; a
 round is one forward pass in evaluation mode, and one training step without optimiser (forward, all losses, backward),
 on random images and labels; medians over the rounds are printed, and the median of the ratios to the first variant
-within a round. A GPU is synchronised before each reading of the clock. FLOPs are those of every matrix product and convolution
-of one evaluation pass over one image (a multiply-accumulate is two), also of products outside of layers, which counters
-that hook modules do not see.
+within a round. A GPU is synchronised before each reading of the clock. FLOPs are those of every matrix product and
+convolution of one evaluation pass over one image (a multiply-accumulate is two), also of products outside of layers,
+which counters that hook modules do not see.
 """
 
 from __future__ import annotations
