@@ -12,7 +12,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     # Lazy, so that `python -m seglab.train --help` does not pay for torch.
     if name == "load":
-        from seglab.checkpoint import load
+        from seglab.build import load
 
         return load
     raise AttributeError(f"module 'seglab' has no attribute {name!r}")

@@ -10,6 +10,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -17,6 +18,7 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
+from seglab import __version__, checkpoint
 from seglab.classifiers.base import Classifier
 from seglab.errors import CheckpointError, ConfigError, UserError
 from seglab.losses.base import Criterion
@@ -134,6 +136,30 @@ def build_model(cfg: Config, num_classes: int) -> Segmenter:
     return Segmenter(backbone, decoder, classifier, auxiliary)
 
 
+def load(path: str | Path, device: Any = "cpu") -> Segmenter:
+    """A trained network in evaluation mode, from a checkpoint, an exported folder or a run folder.
+
+    It carries ``spec`` (classes and palette) and ``description``. Nothing but parts of networks is built.
+
+    Raises:
+        CheckpointError: unreadable, naming other things than parts of networks, or not fitting this seglab's.
+    """
+    tensors, description = checkpoint.open_file(path)
+    config = checkpoint.untrained(description.config)
+    for part in ("backbone", "decoder", "classifier", "auxiliary"):
+        check_targets(config.get(part), f"{description.path}: its {part}", NETWORK_TARGETS)
+    try:
+        model = build_model(config, description.spec.num_classes)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{description.path} (of seglab {description.version}) cannot be built with seglab {__version__}: {error}"
+        ) from error
+    checkpoint.fill(model, tensors, description.path)
+    model.spec = description.spec
+    model.description = description
+    return model.to(device).eval()
+
+
 def build_criterion(cfg: Config) -> Criterion:
     """The named loss terms; nulls are terms that were taken out."""
     terms = {name: node for name, node in cfg["loss"].items() if node is not None}
@@ -223,8 +249,6 @@ def build_trainer(cfg: Config, run_dir: str, steps_per_epoch: Callable[[int], in
         node["log_every_n_steps"] = min(node["log_every_n_steps"], node["max_steps"])
     if node.get("sync_batchnorm") and not uses_gpu(node):
         node["sync_batchnorm"] = False
-    from seglab.checkpoint import AtomicCheckpointIO
-
     callbacks = [instantiate(c, f"callbacks.{name}") for name, c in (cfg.get("callbacks") or {}).items() if c]
     loggers = [instantiate(c, f"logger.{name}") for name, c in (cfg.get("logger") or {}).items() if c]
     try:
@@ -235,7 +259,7 @@ def build_trainer(cfg: Config, run_dir: str, steps_per_epoch: Callable[[int], in
             max_epochs=-1,
             callbacks=callbacks,
             logger=loggers or False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[checkpoint.AtomicCheckpointIO()],
             num_sanity_val_steps=0,
             check_val_every_n_epoch=None,  # no epochs: validation goes by steps
             use_distributed_sampler=False,  # ours repeat and drop nothing

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -26,9 +26,6 @@ from torch import Tensor, nn
 from seglab import __version__, atomic
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError, ConfigError
-
-if TYPE_CHECKING:
-    from seglab.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -225,33 +222,11 @@ def describe(path: str | Path) -> Description:
     return open_file(path, mmap=True)[1]
 
 
-def load(path: str | Path, device: Any = "cpu") -> Segmenter:
-    """A trained network in evaluation mode, from a checkpoint, an exported folder or a run folder.
-
-    It carries ``spec`` (classes and palette) and ``description``. Nothing but network parts can be built by the file.
-    """
-    from seglab import build
-
-    tensors, description = open_file(path)
-    config = dict(description.config)
-    config["backbone"] = {**config["backbone"], **untrained(config["backbone"])}
-    for part in ("backbone", "decoder", "classifier", "auxiliary"):
-        build.check_targets(config.get(part), f"{description.path}: its {part}", build.NETWORK_TARGETS)
-    try:
-        model = build.build_model(config, description.spec.num_classes)
-    except ConfigError as error:
-        raise CheckpointError(
-            f"{description.path} (of seglab {description.version}) cannot be built with seglab {__version__}: {error}"
-        ) from error
-    fill(model, tensors, description.path)
-    model.spec = description.spec
-    model.description = description
-    return model.to(device).eval()
-
-
-def untrained(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that keep a backbone from fetching weights which are about to be replaced."""
-    return {key: value for key, value in {"pretrained": False, "weights": None}.items() if key in backbone}
+def untrained(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with a backbone that does not fetch weights which are about to be replaced."""
+    backbone = config["backbone"]
+    changed = {key: value for key, value in {"pretrained": False, "weights": None}.items() if key in backbone}
+    return {**config, "backbone": {**backbone, **changed}}
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -381,8 +356,7 @@ def export_safetensors(model: nn.Module, description: Description, folder: str |
 
     folder = Path(folder)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    config = dict(description.config)
-    config["backbone"] = {**config["backbone"], **untrained(config["backbone"])}
+    config = untrained(description.config)
     with atomic.replacing(folder / "model.safetensors") as file:
         file.write(save(tensors, metadata={"format": "pt"}))
     atomic.write_json(folder / "config.json", {**record(config, description.spec), "step": description.step})

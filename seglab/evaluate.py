@@ -94,7 +94,7 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
     from seglab.checkpoint import untrained
     from seglab.inference import Protocol
 
-    config = dict(stored.config)
+    config = untrained(stored.config)
     base = config["evaluation"] if one_of("protocol", options["protocol"], ("stored", "plain")) == "stored" else {}
     protocol = Protocol.of(base, options["evaluation"])
     data = overlaid(config["data"], options["data"])
@@ -102,7 +102,6 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
     precision = options["trainer"]["precision"] or config["trainer"].get("precision")
     return {
         **config,
-        "backbone": {**config["backbone"], **untrained(config["backbone"])},
         "data": {**data, "splits": {**data["splits"], "test": data["splits"].get(split, split)}},
         "augment": {**config["augment"], "extra": []},  # used in training only, and of any package
         "evaluation": {"_target_": "seglab.inference.Protocol", **asdict(protocol)},

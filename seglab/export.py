@@ -11,7 +11,8 @@ def export(cfg: DictConfig) -> None:
     """Write the exported folder of a checkpoint, once the network has been built and filled from it."""
     from rich.console import Console
 
-    from seglab.checkpoint import export_safetensors, load
+    from seglab.build import load
+    from seglab.checkpoint import export_safetensors
 
     options = cli.plain(cfg)
     model = load(options["ckpt"])

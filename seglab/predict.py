@@ -144,11 +144,11 @@ class Network:
     """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size, as the protocol says."""
 
     def __init__(self, ckpt: str, device: str, protocol: str, changes: Mapping[str, Any]) -> None:
-        from seglab import build, checkpoint
+        from seglab import build
         from seglab.inference import Protocol
 
         self.device = choose_device(device)
-        self.model = checkpoint.load(ckpt, self.device)
+        self.model = build.load(ckpt, self.device)
         assert self.model.spec is not None
         assert self.model.description is not None  # of a loaded network
         self.spec = self.model.spec

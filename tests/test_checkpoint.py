@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from seglab import atomic, checkpoint
+from seglab import atomic, build, checkpoint
 from seglab.build import build_model
 from seglab.checkpoint import AtomicCheckpointIO
 from seglab.data.spec import DatasetSpec
@@ -63,7 +63,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def test_the_network_comes_back_ready_to_predict_with_its_classes(model, saved):
-    loaded = checkpoint.load(saved)
+    loaded = build.load(saved)
     assert same(loaded, model)
     assert not loaded.training
     assert loaded.spec == SPEC
@@ -81,7 +81,7 @@ def test_the_package_offers_it_as_load(saved, model):
 def test_loading_never_fetches_the_weights_it_is_about_to_replace(model, tmp_path):
     config = {**CONFIG, "backbone": {**CONFIG["backbone"], "pretrained": True, "weights": "/gone.pth"}}
     torch.save(content(model, config=config), tmp_path / "a.ckpt")
-    assert same(checkpoint.load(tmp_path / "a.ckpt"), model)
+    assert same(build.load(tmp_path / "a.ckpt"), model)
 
 
 def test_a_run_folder_gives_its_best_network_else_its_last(model, tmp_path):
@@ -92,29 +92,29 @@ def test_a_run_folder_gives_its_best_network_else_its_last(model, tmp_path):
     (tmp_path / "checkpoints/best.ckpt").unlink()
     assert checkpoint.describe(tmp_path).step == 20
     with pytest.raises(CheckpointError, match="holds no network"):
-        checkpoint.load(tmp_path / "checkpoints")
+        build.load(tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("prefix", ["model._orig_mod.", "module.model.", "_orig_mod.model."])
 def test_prefixes_of_wrappers_are_taken_off(model, tmp_path, prefix):
     torch.save(content(model, prefix=prefix), tmp_path / "a.ckpt")
-    assert same(checkpoint.load(tmp_path / "a.ckpt"), model)
+    assert same(build.load(tmp_path / "a.ckpt"), model)
 
 
 def test_an_exported_folder_holds_the_same_network(model, saved, tmp_path):
-    loaded = checkpoint.load(saved)
+    loaded = build.load(saved)
     folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
-    again = checkpoint.load(folder)
+    again = build.load(folder)
     assert same(again, model)
     assert (again.spec, again.description.step) == (SPEC, 12)
-    assert same(checkpoint.load(folder / "model.safetensors"), model)
+    assert same(build.load(folder / "model.safetensors"), model)
 
 
 # Nothing runs
 
 
-@pytest.mark.parametrize("opened", [checkpoint.load, checkpoint.read, AtomicCheckpointIO().load_checkpoint])
+@pytest.mark.parametrize("opened", [build.load, checkpoint.read, AtomicCheckpointIO().load_checkpoint])
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(model, tmp_path, opened):
     class Touch:
         def __reduce__(self):
@@ -138,7 +138,7 @@ def test_a_configuration_cannot_build_anything_but_networks(model, tmp_path, par
     config = {**CONFIG, part: {**(CONFIG[part] or {}), "deep": [evil]} if depth else evil}
     torch.save(content(model, config=config), tmp_path / "evil.ckpt")
     with pytest.raises(CheckpointError, match=rf"evil\.ckpt.*{target}"):
-        checkpoint.load(tmp_path / "evil.ckpt")
+        build.load(tmp_path / "evil.ckpt")
     assert not (tmp_path / "run").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_part_that_this_version_does_not_have_is_named(model, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"its decoder names seglab.decoders.FutureDecoder, which this seglab does not have"
     ):
-        checkpoint.load(tmp_path / "a.ckpt")
+        build.load(tmp_path / "a.ckpt")
 
 
 # Broken files
@@ -190,7 +190,7 @@ def broken(path, how, model):
 )
 def test_a_broken_file_is_named_with_what_is_wrong(model, saved, how, said):
     broken(saved, how, model)
-    for opened in (checkpoint.load, checkpoint.describe):
+    for opened in (build.load, checkpoint.describe):
         with pytest.raises(CheckpointError, match=said) as refused:
             opened(saved)
         assert str(saved) in str(refused.value)
@@ -198,7 +198,7 @@ def test_a_broken_file_is_named_with_what_is_wrong(model, saved, how, said):
 
 @pytest.mark.parametrize("damage", ["header", "truncated", "shapes"])
 def test_damaged_safetensors_are_refused(model, saved, tmp_path, damage):
-    loaded = checkpoint.load(saved)
+    loaded = build.load(saved)
     folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     path = folder / "model.safetensors"
     whole = path.read_bytes()
@@ -211,7 +211,7 @@ def test_damaged_safetensors_are_refused(model, saved, tmp_path, damage):
         record["config"]["decoder"]["width"] = 16
         (folder / "config.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match=r"cannot be read|of another shape"):
-        checkpoint.load(folder)
+        build.load(folder)
 
 
 def test_tensors_that_do_not_fit_are_listed_by_module(model, tmp_path):
@@ -221,7 +221,7 @@ def test_tensors_that_do_not_fit_are_listed_by_module(model, tmp_path):
         made["state_dict"]["model.head." + name] = made["state_dict"].pop(name)
     torch.save(made, tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=rf"{len(removed)} missing: decoder.*{len(removed)} unknown: head"):
-        checkpoint.load(tmp_path / "a.ckpt")
+        build.load(tmp_path / "a.ckpt")
 
 
 def test_an_older_format_is_migrated(model, tmp_path, monkeypatch):
@@ -317,7 +317,7 @@ def test_init_from_accounts_for_every_tensor(model, saved, caplog):
 
 def test_init_from_takes_a_plain_state_dict_and_an_export(model, saved, tmp_path):
     torch.save(model.state_dict(), tmp_path / "plain.pth")
-    loaded = checkpoint.load(saved)
+    loaded = build.load(saved)
     checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     for path in (tmp_path / "plain.pth", tmp_path / "export"):
         other = build_model(CONFIG, 3)
