@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from seglab import cli
 from seglab.errors import UserError
@@ -50,16 +50,10 @@ def expand(overrides: list[str]) -> dict[str, list[str]]:
 
 def build(overrides: list[str], classes: int) -> SegmentationModule:
     """The module of ``conf/train.yaml`` with the overrides, for that many classes and without data."""
-    import hydra
-    from omegaconf import OmegaConf
-
     from seglab.build import build_module
     from seglab.data.spec import DatasetSpec
 
-    with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-        composed = hydra.compose("train", [*overrides, "callbacks=minimal", "logger=none"])
-    names = ("task", "optim", "backbone", "decoder", "auxiliary", "classifier", "loss", "seed", "metrics", "evaluation")
-    config: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(names)), resolve=True)
+    config = cli.compose("train", [*overrides, "run_dir=."])
     spec = DatasetSpec("random", tuple(str(k) for k in range(classes)), ((0, 0, 0),) * classes)
     return build_module(config, spec)
 

@@ -36,7 +36,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 FIXED = ("backbone", "decoder", "classifier", "auxiliary", "optim._target_")
 """What a resumed run may not change: its stored tensors would not fit, or would mean something else."""
-SILENT = ("resume", "init_from", "callbacks", "logger", "backbone.pretrained", "backbone.weights")
+SILENT = ("run_dir", "resume", "init_from", "callbacks", "logger", "backbone.pretrained", "backbone.weights")
 """What a resumed run may change without a word: it does not touch what is learnt from there on."""
 
 

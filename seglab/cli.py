@@ -12,7 +12,7 @@ import re
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,16 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         if not full_trace:
             traceback.print_exc()
         fail(hint(error), 1)
+
+
+def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What the command line would resolve, for use from Python: ``compose("train", ["classifier=ssa", "run_dir=a"])``.
+
+    ``seglab.train.fit`` takes it. ``train`` needs a ``run_dir``, which Hydra chooses on the command line.
+    """
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return plain(hydra.compose(config_name, overrides=list(overrides)))
 
 
 def fail(message: str, code: int) -> None:

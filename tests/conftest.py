@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from seglab import cli
 
@@ -25,16 +23,6 @@ def compose(tmp_path):
     """``compose("train", [overrides]) -> plain dict`` as the command line would resolve it."""
 
     def composed(name: str, overrides: list[str]) -> dict:
-        cli.register_resolvers()
-        with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
-            cfg = hydra.compose(
-                name, overrides=[*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True
-            )
-            OmegaConf.set_struct(cfg, False)
-            hydra_cfg = cfg.pop("hydra")
-        # What `${hydra:...}` points to does not exist outside hydra.main.
-        text = OmegaConf.to_yaml(cfg).replace("${hydra:runtime.output_dir}", str(tmp_path))
-        assert "${hydra:" not in text, hydra_cfg and text
-        return OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+        return cli.compose(name, [*overrides, *([f"run_dir={tmp_path}"] if name == "train" else [])])
 
     return composed

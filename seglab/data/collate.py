@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-import torch
+from torch.utils.data import default_collate
 
 from seglab.data.items import Item
 from seglab.errors import ConfigError
@@ -21,9 +21,10 @@ def stack(items: Sequence[Item]) -> Batch:
             " — set augment.crop=[H,W]"
         )
     labels = [item.label for item in items if item.label is not None]
+    # In a worker, default_collate stacks straight into shared memory, where torch.stack would copy once more.
     return Batch(
-        torch.stack([item.image for item in items]),
-        torch.stack(labels) if labels else None,
+        default_collate([item.image for item in items]),
+        default_collate(labels) if labels else None,
         tuple(item.name for item in items),
     )
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cv2
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from seglab.checks import one_of
+from seglab.data import workers
 from seglab.data.augment import Augment
 from seglab.data.check import LEVELS, digest
 from seglab.data.collate import group, stack
@@ -22,7 +22,6 @@ from seglab.data.sampler import ShardSampler, StreamSampler
 from seglab.data.source import Source
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
-from seglab.run import shield
 
 ROLES = ("train", "val", "test")
 
@@ -172,13 +171,13 @@ class DataModule(L.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         local = self.trainer.num_devices if self.trainer else 1
-        workers = min(8, max(1, _cores() // local)) if self.num_workers is None else self.num_workers
+        number = min(8, max(1, _cores() // local)) if self.num_workers is None else self.num_workers
         return {
-            "num_workers": workers,
-            "persistent_workers": self.persistent_workers and workers > 0,
-            "prefetch_factor": self.prefetch_factor if workers > 0 else None,
+            "num_workers": number,
+            "persistent_workers": self.persistent_workers and number > 0,
+            "prefetch_factor": self.prefetch_factor if number > 0 else None,
             "pin_memory": self.pin_memory and torch.cuda.is_available(),
-            "worker_init_fn": _single_threaded,
+            "worker_init_fn": workers.begin,
             # A loader draws one number to seed its workers; taken from the global generator it would change dropout.
             "generator": torch.Generator().manual_seed(self.seed),
         }
@@ -194,9 +193,3 @@ def _first_process() -> bool:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _single_threaded(worker: int) -> None:
-    """Workers are the parallelism: OpenCV's own threads would oversubscribe the cores."""
-    cv2.setNumThreads(0)
-    shield()
