@@ -43,7 +43,8 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
 
     with RunFolder(run_dir) as run:
         data = build.build_data(config)
-        data.setup("fit")  # bad data is named before anything is built
+        for stage in ("fit", "test") if config["test"] else ("fit",):
+            data.setup(stage)  # bad data is named before anything is built
         module = build.build_module(config, data.spec)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
