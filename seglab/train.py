@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from omegaconf import DictConfig
 
 from seglab import cli
 from seglab.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -48,6 +51,8 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         module = build.build_module(config, data.spec)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
+        if run.writes:
+            announce(config, module, data, run)
         resume = find_resume(config, module, run)
         if config["init_from"] and not resume:
             checkpoint.init_from(module.model, config["init_from"])
@@ -63,6 +68,22 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         if trainer.is_global_zero:
             print(f"run folder: {run.path}")
     return results
+
+
+def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
+    """Say what is about to be trained, on what, and where it goes."""
+    from seglab import build
+
+    counts = ", ".join(f"{len(data.names(role))} {role}" for role in ("train", "val"))
+    log.info("data: %s, %d classes, %s", data.spec.name, data.spec.num_classes, counts)
+    parts = [type(part).__name__ for part in (module.model.decoder, module.model.classifier)]
+    size = build.parameters(module.model)
+    log.info(
+        "network: %s, %s: %.2f M parameters, %.2f M trained",
+        config["backbone"].get("name", "backbone"), ", ".join(parts), size["parameters"] / 1e6, size["trained"] / 1e6,
+    )  # fmt: skip
+    log.info("loss: %s", ", ".join(name for name, _ in module.criterion.named()))
+    log.info("run folder: %s", run.path)
 
 
 def find_resume(config: dict[str, Any], module: Any, run: Any) -> str | None:
