@@ -136,17 +136,23 @@ def build_model(cfg: Config, num_classes: int) -> Segmenter:
     return Segmenter(backbone, decoder, classifier, auxiliary)
 
 
-def load(path: str | Path, device: Any = "cpu") -> Segmenter:
+def load(path: str | Path, device: Any = "cpu", trust: bool = False) -> Segmenter:
     """A trained network in evaluation mode, from a checkpoint, an exported folder or a run folder.
 
-    It carries ``spec`` (classes and palette) and ``description``. Nothing but parts of networks is built.
+    It carries ``spec`` (classes and palette) and ``description``.
+
+    Args:
+        path: the file or folder; of a run folder the best checkpoint.
+        device: where the network is put.
+        trust: build whatever the file names, for networks with classes of your own. Otherwise only parts of networks
+            that seglab and torch define are built.
 
     Raises:
         CheckpointError: unreadable, naming other things than parts of networks, or not fitting this seglab's.
     """
     tensors, description = checkpoint.open_file(path)
     config = checkpoint.untrained(description.config)
-    for part in ("backbone", "decoder", "classifier", "auxiliary"):
+    for part in () if trust else ("backbone", "decoder", "classifier", "auxiliary"):
         check_targets(config.get(part), f"{description.path}: its {part}", NETWORK_TARGETS)
     try:
         model = build_model(config, description.spec.num_classes)

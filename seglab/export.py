@@ -15,7 +15,7 @@ def export(cfg: DictConfig) -> None:
     from seglab.checkpoint import export_safetensors
 
     options = cli.plain(cfg)
-    model = load(options["ckpt"])
+    model = load(options["ckpt"], trust=options["trust"])
     folder = export_safetensors(model, model.description, options["output"])  # type: ignore[arg-type]
     size = (folder / "model.safetensors").stat().st_size / 2**20
     Console(soft_wrap=True).print(

@@ -80,7 +80,8 @@ def predict_images(options: Mapping[str, Any]) -> None:
         )
     failed: dict[str, str] = {}
     if todo:
-        network = Network(options["ckpt"], options["device"], options["protocol"], options["evaluation"])
+        how = (options["device"], options["protocol"], options["evaluation"], options["trust"])
+        network = Network(options["ckpt"], *how)
         raw = raw_ids(network.config, network.spec) if options["labels_out"] == "raw" else None
         for task in track(todo, console):
             try:
@@ -143,12 +144,12 @@ def find_images(source: Path, skip: Path) -> list[Task]:
 class Network:
     """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size, as the protocol says."""
 
-    def __init__(self, ckpt: str, device: str, protocol: str, changes: Mapping[str, Any]) -> None:
+    def __init__(self, ckpt: str, device: str, protocol: str, changes: Mapping[str, Any], trust: bool = False) -> None:
         from seglab import build
         from seglab.inference import Protocol
 
         self.device = choose_device(device)
-        self.model = build.load(ckpt, self.device)
+        self.model = build.load(ckpt, self.device, trust)
         assert self.model.spec is not None
         assert self.model.description is not None  # of a loaded network
         self.spec = self.model.spec
