@@ -152,7 +152,8 @@ def main() -> None:
             f"{1000 * statistics.median(cost.forward):.1f}", f"{ratio(cost.forward, base.forward):.2f}",
             f"{1000 * statistics.median(cost.step):.1f}", f"{ratio(cost.step, base.step):.2f}",
         )  # fmt: skip
-    Console(soft_wrap=True).print(shown)
+    console = Console()
+    console.print(shown, width=max(console.width, 110))
 
 
 if __name__ == "__main__":
