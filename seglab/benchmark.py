@@ -152,8 +152,7 @@ def main() -> None:
             f"{1000 * statistics.median(cost.forward):.1f}", f"{ratio(cost.forward, base.forward):.2f}",
             f"{1000 * statistics.median(cost.step):.1f}", f"{ratio(cost.step, base.step):.2f}",
         )  # fmt: skip
-    console = Console()
-    console.print(shown, width=max(console.width, 110))
+    Console(width=max(Console().width, 110)).print(shown)
 
 
 if __name__ == "__main__":

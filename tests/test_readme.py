@@ -61,5 +61,5 @@ def test_every_group_and_option_it_names_exists():
 
 
 def test_every_file_it_names_exists():
-    for path in re.findall(r"(?:scripts|docs|tests|conf|notebooks)/[\w./]+\w", README):
+    for path in re.findall(r"(?<![\w/])(?:scripts|docs|tests|conf|notebooks)/[\w./]+\w", README):
         assert (ROOT / path).exists(), path
