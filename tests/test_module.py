@@ -66,7 +66,7 @@ def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(made, 
     b = batch(12, void=True)
     total = module.criterion(module(b.image, b.label), b).total
     total.backward()
-    assert float(total) == 0
+    assert total.item() == 0
     assert all(p.grad is None or not p.grad.any() for p in module.parameters())
 
 
