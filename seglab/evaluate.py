@@ -83,7 +83,8 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     trainer = build.build_trainer(config, str(run.path))
     trainer.test(module, datamodule=data, verbose=False, weights_only=True)
     if trainer.is_global_zero:
-        logged = {name.removeprefix("test/"): value.item() for name, value in trainer.callback_metrics.items()}
+        values = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
+        logged = {name.removeprefix("test/"): value for name, value in values.items()}
         report(module, logged, stored, options, run)
         draw(trainer, module, data, options["pictures"], run.path / "pictures")
     return module.results

@@ -91,6 +91,7 @@ def test_the_number_is_that_of_a_loop_over_the_pictures(saved, score, root, tmp_
     assert results["mIoU"] == pytest.approx(by_hand(ckpt, root), abs=1e-12)
 
     written = json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert "test/step" not in written
     assert written["test/mIoU"] == results["mIoU"]
     assert written["test/IoU"] == [None if math.isnan(v) else v for v in results["IoU"]]
     assert written["test/classes"] == sum(v is not None for v in written["test/IoU"])
