@@ -104,6 +104,7 @@ def test_what_cannot_be_read_is_left_out_and_reported(run, source, tmp_path):
     with pytest.raises(predict.PartialPrediction, match=r"2 of 6 images") as raised:
         run()
     assert raised.value.exit_code == 3
+    assert "on_corrupt" not in str(raised.value), "an option of training"
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["done"] == 4
     assert sorted(report["failed"]) == [str(source / "deep/torn.jpg"), str(source / "empty.png")]

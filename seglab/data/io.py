@@ -151,8 +151,7 @@ def _open(path: str, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(f"{path}: no such file — restore it, or prepare the dataset again") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes.
         raise DataError(
-            f"{path}: cannot be read ({_guess(path) or error}) — an image file is expected"
-            " — restore it, or set data.on_corrupt=skip"
+            f"{path}: cannot be read ({_guess(path) or error}) — an image file is expected — restore it"
         ) from error
 
 

@@ -78,7 +78,10 @@ class TrainItems(Dataset[Item]):
 
     def _read(self, index: int) -> Sample:
         if self.on_corrupt == "raise":
-            return self.items.read(index)
+            try:
+                return self.items.read(index)
+            except DataError as error:
+                raise DataError(f"{error} — or train without it: data.on_corrupt=skip") from error
         limit = max(1, int(self.TOLERATED * len(self)))
         while True:
             try:
