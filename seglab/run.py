@@ -89,6 +89,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.writes = is_main_process()
         self._handlers: dict[int, Any] = {}
+        self._since = self._spent = 0.0
 
     def __enter__(self) -> Self:
         if self.writes:
@@ -96,6 +97,8 @@ class RunFolder:
             acquire(self.path)
             atomic.sweep(self.path)
             atomic.sweep(self.checkpoints)
+            self._since = time.monotonic()
+            self._spent = atomic.read_json(self.path / "status.json").get("seconds") or 0.0  # before an interruption
             fresh = {"started": now(), "ended": None, "exit_code": None, "error": None}
             update_status(self.path, status="running", **fresh, **whoami())
         if threading.current_thread() is threading.main_thread():
@@ -113,7 +116,8 @@ class RunFolder:
             signal.signal(number, handler)
         if self.writes:
             about = f"{type(error).__name__}: {error}" if status == "failed" else None
-            update_status(self.path, status=status, exit_code=code, error=about, ended=now())
+            spent = self._spent + time.monotonic() - self._since
+            update_status(self.path, status=status, exit_code=code, error=about, ended=now(), seconds=round(spent, 1))
             release(self.path)
 
     def describe(self, config: Mapping[str, Any], overrides: Sequence[str], seed: int, data: Any = None) -> None:
@@ -274,6 +278,15 @@ def _parsed(text: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def holder(folder: str | Path) -> dict[str, Any]:
+    """The process that is using a run folder; empty if none is."""
+    try:
+        found = _parsed((Path(folder) / ".lock").read_text())
+    except OSError:
+        return {}
+    return found if found and _alive(found) else {}
 
 
 def _alive(holder: Mapping[str, Any]) -> bool:

@@ -21,14 +21,12 @@ def train(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     hydra_cfg = HydraConfig.get()
-    config = cli.plain(cfg)
-    if hydra_cfg.mode == RunMode.MULTIRUN and "strategy" in config["trainer"]:
-        raise ConfigError(
-            "several processes inside a multirun: each would start the whole sweep again — run the jobs one by one "
-            "without -m, or sweep with one device per job (trainer=default)"
-        )
-    results = fit(config, hydra_cfg.runtime.output_dir, hydra_cfg.overrides.task)
-    return results.get("best/mIoU")
+    config, folder, overrides = cli.plain(cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        from seglab.multirun import job
+
+        return job.run(fit, config, folder, overrides, alone="basic_launcher" in hydra_cfg.launcher._target_)
+    return fit(config, folder, overrides).get("best/mIoU")
 
 
 def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -44,6 +42,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     from seglab import build, checkpoint
     from seglab.run import RunFolder
 
+    config = {key: value for key, value in config.items() if key != "sweep"}  # of the sweep, not of the run
     with RunFolder(run_dir) as run:
         data = build.build_data(config)
         for stage in ("fit", "test") if config["test"] else ("fit",):

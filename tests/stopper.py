@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 from lightning import Callback
 
@@ -13,3 +14,11 @@ class Stop(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Slow(Callback):
+    """Makes steps long enough to be interrupted, unless the environment says otherwise."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if not os.environ.get("SEGLAB_TEST_FAST"):
+            time.sleep(0.3)

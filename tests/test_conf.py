@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from seglab import build, cli
+from seglab.multirun import plan
 from seglab.train import fit
+from seglab.types import Batch
 from tests.conftest import SMALL_NET, TINY
 
 ROOT = cli.conf_dir()
@@ -21,8 +25,8 @@ RUN = {
     "auxiliary", "augment", "callbacks", "classifier", "debug", "decoder", "evaluation", "experiment", "logger", "metrics",
     "optim", "task", "trainer",
 }  # fmt: skip
-"""Groups whose options train two steps. Backbones have a walk below, data sets one in tests/data on their miniatures,
-and several processes one in test_train.py."""
+"""Groups whose options train two steps. Backbones and ablations have walks below, data sets one in tests/data on their
+miniatures, several processes one in test_train.py, launchers and searches theirs in tests/multirun."""
 ELSEWHERE = {("trainer", "ddp")}
 
 
@@ -84,8 +88,6 @@ def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gra
     cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", width, "auxiliary=fcn", *TINY, SMALL_NET[0]])
     module = build.build_module(cfg, build.build_data(cfg).spec)
     K = module.spec.num_classes
-    from seglab.types import Batch
-
     label = torch.randint(K, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
     losses = module.criterion(module(batch.image, batch.label), batch)
@@ -93,6 +95,36 @@ def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gra
     without = [name for name, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
     assert losses.total.isfinite()
+
+
+@pytest.mark.parametrize("option", of("ablation"))
+def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
+    with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
+        cfg = hydra.compose("train", [f"ablation={option}"], return_hydra_config=True)
+        assert cfg.hydra.mode.name == "MULTIRUN"
+        params, about = dict(cfg.hydra.sweeper.params), OmegaConf.to_container(cfg.sweep)
+        assert "," in params["seed"]
+        found = plan.jobs(
+            plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0]]),
+            about["variants"],
+            lambda overrides: hydra.compose("train", overrides),
+        )
+    assert len({plan.fingerprint(job.config) for job in found}) == len(found) > 1
+    assert about["title"]
+    rows = [{key: value for key, value in job.factors.items() if key != "seed"} for job in found]
+    assert about["baseline"] in rows
+    if about["published"]:
+        first = {str(next(iter(row.values()))) for row in rows}
+        assert {str(name) for name in about["published"]["values"]} <= first
+        assert about["published"]["source"]
+    for job in found:
+        module = build.build_module(job.config, build.build_data(job.config).spec)
+        label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
+        batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
+        losses = module.criterion(module(batch.image, batch.label), batch)
+        losses.total.backward()
+        assert losses.total.isfinite()
+        assert not [n for n, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix())

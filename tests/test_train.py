@@ -146,17 +146,6 @@ def test_two_processes_train_and_test_to_the_number_of_one(tmp_path):
         assert two["test/mIoU"] == pytest.approx(again["test/mIoU"], abs=1e-12)
 
 
-def test_a_sweep_gives_every_job_its_own_folder_named_by_its_choices(tmp_path):
-    run("-m", "classifier=linear,cosine", *TINY, "trainer.max_steps=1", "logger=many", cwd=tmp_path,
-        env={"WANDB_MODE": "offline"})  # fmt: skip
-    folders = sorted(p.parent for p in tmp_path.glob("runs/sweeps/*/*/metrics.json"))
-    assert [f.name.split("-")[0] for f in folders] == ["0", "1"]
-    for folder, choice in zip(folders, ("linear", "cosine"), strict=True):
-        assert f"classifier={choice}" in folder.name
-        assert json.loads((folder / "status.json").read_text())["status"] == "done"
-        assert len(list(folder.glob("wandb/offline-run-*"))) == 1, "one wandb run per job"
-
-
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -183,9 +172,3 @@ def test_a_missing_root_is_named_with_the_tree_that_was_expected(tmp_path):
     assert "/nowhere" in done.stderr
     assert "data.root" in done.stderr
     assert "images" in done.stderr
-
-
-def test_a_multirun_of_several_processes_is_refused(tmp_path):
-    done = run("-m", "seed=0,1", "trainer=ddp", *TINY, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "one device per job" in done.stderr

@@ -1,0 +1,171 @@
+"""From a command to its jobs: what varies, what is fixed, and the folder that each job always gets.
+
+A sweep varies override keys (``classifier.tau=5,10,15``, from the command line or ``hydra.sweeper.params``) and, in an
+ablation file, ``sweep.variants``: named lists of overrides, one row of the paper's table each. Every combination is a
+job. Its folder is named by its choices and by a hash of its **resolved** configuration, so that the same command finds
+the same folders again, and a changed default does not pass for a finished job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, open_dict
+
+from seglab import cli
+from seglab.errors import ConfigError
+
+VARIANT = "variant"
+"""The factor whose values are an ablation file's named rows."""
+WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "logger")
+"""Keys that change where a run writes, not what it computes."""
+WITHOUT_EFFECT_ON_DATA = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    factors: dict[str, Any]
+    """What it varies: ``{"variant": "SEPA", "seed": 0}``."""
+    overrides: list[str]
+    """Everything it overrides, fixed choices included."""
+    config: dict[str, Any] = field(repr=False)
+    """Resolved, without ``sweep`` and with an empty ``run_dir``."""
+
+    @property
+    def name(self) -> str:
+        """The folder: choices, and a hash of the resolved configuration."""
+        choices = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.factors.items())
+        return f"{folder_name(choices)}-{fingerprint(self.config)}"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a command varies and what it fixes."""
+
+    varied: dict[str, dict[str, Any]]
+    """Override key -> its values: as written, and as Python sees them."""
+    fixed: list[str]
+
+
+def axes(params: Mapping[str, Any], arguments: Sequence[str], loader: ConfigLoader | None = None) -> Axes:
+    """Split overrides into varied and fixed ones; the command line (``arguments``) wins over the file (``params``).
+
+    Raises:
+        ConfigError: a continuous range, which only a search can vary.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    given: dict[str, Override] = {}
+    for override in parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments]):
+        given[override.get_key_element()] = override
+    varied, fixed = {}, []
+    for key, override in given.items():
+        if not override.is_sweep_override():
+            if key == "seed" or key in params:  # one value of what is an axis for others: the job's name has it too
+                varied[key] = {override.get_value_element_as_str(): override.value()}
+            else:
+                fixed.append(override.input_line or "")
+        elif override.is_discrete_sweep():
+            values = zip(override.sweep_string_iterator(), override.sweep_iterator(), strict=True)
+            varied[key] = {text: plain if isinstance(plain, int | float | bool) else text for text, plain in values}
+        else:
+            raise ConfigError(
+                f"{override.input_line} is a range of numbers — expected a list of values (a,b,c); to search in a "
+                "range, add search=optuna"
+            )
+    return Axes(varied, fixed)
+
+
+def jobs(axes: Axes, variants: Mapping[str, Sequence[str]], compose: Callable[[list[str]], DictConfig]) -> list[Job]:
+    """Every combination, composed. The seed varies slowest: the whole table is there once after a fraction of the time.
+
+    Args:
+        variants: named lists of overrides.
+        compose: task overrides -> configuration.
+
+    Raises:
+        ConfigError: a variant's override is the same as a varied key.
+    """
+    choices: list[list[tuple[str, Any, list[str]]]] = []
+    if variants:
+        choices.append([(VARIANT, name, list(overrides)) for name, overrides in variants.items()])
+    keys = sorted(axes.varied, key=lambda key: key == "seed")
+    choices += [[(key, value, [f"{key}={text}"]) for text, value in axes.varied[key].items()] for key in keys]
+    if "seed" in keys:
+        choices.insert(0, choices.pop())
+    found = []
+    for combination in itertools.product(*choices):
+        factors = {key.lstrip("+"): value for key, value, _ in combination}
+        if "seed" in factors:
+            factors["seed"] = factors.pop("seed")  # last in names and tables
+        own = merge(*(overrides for _, _, overrides in combination))
+        overrides = merge(axes.fixed, own)
+        try:
+            config = resolved(compose(overrides))
+        except Exception as error:
+            said = ", ".join(f"{key}={value}" for key, value in factors.items()) or "one job"
+            error.args = (f"the job {said}: {error}",)
+            raise
+        found.append(Job({**factors, "seed": config["seed"]}, overrides, config))
+    return found
+
+
+def merge(*lists: Sequence[str]) -> list[str]:
+    """Overrides one after another; a later one replaces an earlier one of the same key, which Hydra would refuse."""
+    by_key: dict[str, str] = {}
+    for override in itertools.chain(*lists):
+        key = override.split("=", 1)[0].lstrip("+~")
+        by_key.pop(key, None)
+        by_key[key] = override
+    return list(by_key.values())
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """A job's configuration as plain containers, with nothing that names its folder."""
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+        cfg.run_dir = ""
+    config = cli.plain(cfg)
+    config.pop("sweep", None)
+    return config
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Eight hex digits of what a run computes: not of where it logs to or how many processes load its data."""
+    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    kept["data"] = {key: value for key, value in config["data"].items() if key not in WITHOUT_EFFECT_ON_DATA}
+    return digest(kept)
+
+
+def digest(value: Any) -> str:
+    """Eight hex digits of plain containers."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def folder_name(text: str, longest: int = 100) -> str:
+    """Text as a part of a folder's name that needs no quoting."""
+    name = re.sub(r"[^\w=,.+-]+", "_", text).strip("_.") or "job"
+    return name if len(name) <= longest else f"{name[: longest - 9]}-{digest(name)}"
+
+
+def sweep_name(axes: Axes, params: Mapping[str, Any], ablation: str | None, data: str) -> str:
+    """The same for the same question: the ablation (or what is varied), the data set, and a hash of what is fixed.
+
+    More values of a varied key, or more seeds, are the same question and join the earlier jobs.
+    """
+    extra = [key for key in axes.varied if key != "seed" and not (ablation and key in params)]
+    parts = [ablation] if ablation else []
+    parts += [key.lstrip("+").rsplit(".", 1)[-1] for key in extra] or ([] if ablation else ["seeds"])
+    ignored = ("seed=", "resume=", "logger=", "logger.", "sweep.", "ablation=", "data=", "launcher=")
+    fixed = sorted(override for override in axes.fixed if not override.lstrip("+~").startswith(ignored))
+    return folder_name("+".join(parts)) + f"-{data}" + (f"-{digest(fixed)}" if fixed else "")
