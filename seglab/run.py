@@ -3,7 +3,7 @@
 ::
 
     config.yaml  overrides.txt  provenance.json  git.diff   what was asked for, and what it ran on
-    status.json                                             running | done | failed | preempted | interrupted
+    status.json                                             running | done | failed | preempted | interrupted | pruned
     metrics.json  checkpoints/  pictures/  tables/          what came out
 """
 
@@ -55,6 +55,10 @@ class Preempted(Stopped):
     exit_code = 143
 
 
+class TimeUp(Preempted):
+    """SIGUSR2: submitit's warning that the job's time is up or its machine is wanted; it puts the job back in the queue."""
+
+
 class Interrupted(Stopped):
     """Ctrl-C."""
 
@@ -62,9 +66,17 @@ class Interrupted(Stopped):
     exit_code = 130
 
 
+class Pruned(Stopped):
+    """A search has seen enough of this trial. It is not gone on with, and the search is."""
+
+    status = "pruned"
+    exit_code = 0
+
+
 REASONS: dict[int, type[Stopped]] = {
     signal.SIGTERM: Preempted,
     signal.SIGUSR1: Preempted,
+    signal.SIGUSR2: TimeUp,
     signal.SIGINT: Interrupted,
 }
 """What a signal means."""

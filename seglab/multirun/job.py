@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from seglab import atomic
 from seglab.errors import UserError
 from seglab.multirun import record
-from seglab.run import Stopped
+from seglab.run import Stopped, TimeUp
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,11 @@ def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequen
         usual_processes()
     try:
         results = fit({**config, "resume": config["resume"] or "auto"}, path, overrides)
-    except Stopped:
+    except Stopped as reason:
         if alone:
             raise
+        if isinstance(reason, TimeUp):
+            requeue()
         return None
     except UserError as error:
         log.error("%s failed: %s", path.name, error)
@@ -60,6 +63,13 @@ def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequen
 def usual_processes() -> None:
     """Let data workers start as elsewhere: joblib's processes choose a way that DataLoaders cannot use."""
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
+
+
+def requeue() -> None:
+    """Hand submitit's own signal back to it, now that the checkpoint is there: it requeues the job and leaves."""
+    handler = signal.getsignal(signal.SIGUSR2)
+    if callable(handler) and type(getattr(handler, "__self__", None)).__module__.startswith("submitit"):
+        handler(signal.SIGUSR2, None)
 
 
 def called_off(sweep: Path, plan: dict[str, Any]) -> str:

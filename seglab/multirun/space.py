@@ -138,13 +138,12 @@ def distribution(override: Override) -> tuple[BaseDistribution, dict[str, Any]]:
         if log and (not whole or step != 1):
             raise ConfigError(f"{line}: a logarithmic range has whole numbers and step 1 — expected interval(…)")
     elif isinstance(swept, IntervalSweep):
-        assert swept.start is not None and swept.end is not None
-        low, high = swept.start, swept.end
+        low, high = swept.start or 0, swept.end or 0
         whole = "int" in tags or isinstance(low, int)
         if whole:
             low, high, step = math.ceil(low), math.floor(high), 1
     else:
-        texts = {text: plain for text, plain in written(override)}
+        texts = dict(written(override))
         if not texts:
             raise ConfigError(f"{line}: no values to choose from — expected choice(a,b,c)")
         return CategoricalDistribution(list(texts)), texts

@@ -61,7 +61,8 @@ def open_study(
         opened["storage"] = storage or optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         if direction is None:
             return optuna.load_study(**opened)
-        study = optuna.create_study(**opened, direction=direction, load_if_exists=True)
+        opened |= {"direction": direction, "load_if_exists": True}
+        study = optuna.create_study(**opened)
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError(
             f"the study {storage or folder / JOURNAL} cannot be opened ({error or type(error).__name__}) — check "
@@ -82,10 +83,13 @@ def check_space(study: Study, space: Space, folder: Path) -> None:
         ConfigError: names what differs.
     """
     from optuna.distributions import check_distribution_compatibility
+    from optuna.trial import TrialState
 
     hint = "choose another folder with hydra.sweep.dir=…"
     for trial in study.get_trials(deepcopy=False):
-        if trial.distributions.keys() - space.parameters.keys() or space.parameters.keys() - trial.params.keys():
+        if not trial.state.is_finished() and len(trial.params) < len(space.parameters):
+            study.tell(trial.number, state=TrialState.FAIL)  # killed between two of its suggestions
+        elif trial.params and trial.params.keys() != space.parameters.keys() and trial.state != TrialState.FAIL:
             raise ConfigError(
                 f"the study in {folder} searches {', '.join(trial.params)}, not {', '.join(space.parameters)} — {hint}"
             )

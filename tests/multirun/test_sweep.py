@@ -170,6 +170,21 @@ def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
     assert "1 of 2 jobs failed" in done.stderr
 
 
+def test_a_job_whose_time_on_the_cluster_is_up_saves_and_is_queued_again_and_ends(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    command = ["-m", "classifier=cosine", *SLOW, "trainer.max_steps=40", "launcher=submitit_local"]
+    process = start(*command, cwd=tmp_path)
+    wait_for_checkpoints(tmp_path, 1)
+    folder = sweep_of(tmp_path)
+    (name,) = jobs(folder)
+    os.kill(record.status(folder / name)["pid"], signal.SIGUSR2)  # what submitit has SLURM send
+    assert process.wait(timeout=120) == 0, process.stdout.read()
+    assert states(folder) == {"seed=0": "done"}
+    assert len(json.loads((folder / name / "provenance.json").read_text())["earlier"]) == 1, "it was started twice"
+    steps = [int(line.split(",")[0]) for line in (folder / name / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(steps)
+
+
 def test_a_row_that_is_not_there_is_named_before_anything_runs(tmp_path):
     done = run("ablation=cac_loss", "sweep.only=[liner]", *QUICK, cwd=tmp_path, check=False)
     assert done.returncode == 2

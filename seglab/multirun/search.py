@@ -1,0 +1,260 @@
+"""A search for hyper-parameters, trial by trial: ask Optuna, launch runs, tell it what came out.
+
+A trial is a run in the sweep folder. What has been asked and told lies in the study (:mod:`seglab.multirun.study`),
+what has run in the run folders; the same command reads both and goes on: with interrupted trials first, then with new
+ones until there are ``search.trials``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import configure_log
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from seglab.errors import ConfigError, UserError
+from seglab.multirun import plan, record
+from seglab.multirun.space import Space, space
+from seglab.multirun.sweeper import SweepFailed, at_once, check_devices, patience, sweep_dir, workers
+from seglab.run import Pruned, now
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+HOPELESS = 3
+"""So many failures before anything has succeeded end a search: the mistake is not in the hyper-parameters."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """One command's search."""
+
+    space: Space
+    folder: Path
+    settings: dict[str, Any]
+    """The ``search`` node."""
+    seed: int
+    about: dict[str, Any]
+    """What ``sweep.json`` says beside the jobs."""
+
+    def name(self, trial: FrozenTrial) -> str:
+        """A trial's run folder: ``trial=007,lr=0.00316,tau=15``."""
+        values = self.space.values(trial.params).items()
+        choices = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in values)
+        return plan.folder_name(f"trial={trial.number:03d},{choices}")
+
+    def run_dir(self, trial: FrozenTrial) -> Path:
+        """Where a trial's run is."""
+        return self.folder / self.name(trial)
+
+    def write(self, study: Study) -> None:
+        """Bring ``sweep.json`` up to date."""
+        jobs = {
+            self.name(trial): {
+                "factors": {"trial": trial.number, **self.space.values(trial.params), "seed": self.seed},
+                "overrides": self.space.overrides(trial.params),
+            }
+            for trial in study.get_trials(deepcopy=False)
+            if trial.params.keys() == self.space.parameters.keys()
+        }
+        record.write(self.folder, self.about, jobs)
+
+
+def search(
+    config: DictConfig,
+    params: dict[str, Any],
+    arguments: list[str],
+    context: HydraContext,
+    make_launcher: Callable[[DictConfig], Launcher],
+) -> None:
+    """Run the trials that are not there yet.
+
+    Args:
+        config: the master configuration, with the ``hydra`` node.
+        params: what a file varies.
+        arguments: the command line's overrides.
+        make_launcher: called when the folder is known.
+
+    Raises:
+        ConfigError: nothing to search, or a configuration that cannot be.
+        SweepFailed: no trial came to a result, or one failed and ``sweep.on_error=stop``.
+    """
+    from seglab.multirun import findings, study
+
+    study.require()
+    options: Any = OmegaConf.to_container(config.sweep, resolve=True)
+    settings: Any = OmegaConf.to_container(config.search, resolve=True)
+    check(options, settings)
+    loader = context.config_loader
+    found = space(params, arguments, loader)
+    base = compose_all(found, lambda overrides: loader.load_sweep_config(config, overrides))
+    check_devices(base["trainer"])
+    # The question is the ranges and what is fixed. How many trials answer it may still change.
+    asked = [each for each in found.fixed if not each.startswith("search.trials=")]
+    asked += [f"{each.key}={each.written}" for each in found.parameters.values()]
+    folder = sweep_dir(config, plan.Axes({key: {} for key in found.parameters}, asked), {})
+    if options["dry_run"]:
+        findings.preview(folder, found, settings)
+        return
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+    parallel = workers(config.hydra.launcher)
+    this = Search(found, folder, settings, base["seed"], {
+        "name": folder.name, "ablation": config.hydra.runtime.choices.get("ablation"), "started": now(),
+        "on_error": options["on_error"], "parallel": parallel, "fixed": found.fixed,
+        **{key: options[key] for key in ("title", "baseline", "published")},
+    })  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    pruner = pruner_of(settings)
+    opened = study.open_study(folder, settings["storage"], pruner, settings["direction"])
+    study.check_space(opened, found, folder)
+    log.info("search folder: %s", folder)
+    launcher = make_launcher(config)
+
+    def launch(trials: Sequence[FrozenTrial]) -> None:
+        where = f"hydra.sweep.dir='{folder}'"
+        jobs = [[*found.overrides(t.params), where, f"hydra.sweep.subdir='{this.name(t)}'"] for t in trials]
+        try:
+            with patience() if parallel > 1 else at_once():
+                launcher.launch(jobs, initial_job_idx=trials[0].number)
+        except Pruned:  # of the only job, which ran in this process
+            pass
+        finally:
+            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+
+    try:
+        proceed(this, opened, parallel, launch)
+    finally:
+        findings.write(opened, this)
+    findings.show(opened, this)
+    sum_up(this, opened)
+
+
+def check(options: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises:
+        ConfigError: one of them.
+    """
+    from seglab.multirun.study import DIRECTIONS
+
+    if options["on_error"] not in ("stop", "continue"):
+        raise ConfigError(f"sweep.on_error={options['on_error']} — expected stop or continue")
+    if options["variants"]:
+        raise ConfigError(
+            f"a search beside the variants {', '.join(options['variants'])} — expected search=optuna without a table's "
+            "ablation=…; search one variant by its overrides"
+        )
+    if settings["direction"] not in DIRECTIONS:
+        raise ConfigError(f"search.direction={settings['direction']} — expected {' or '.join(DIRECTIONS)}")
+    if not isinstance(settings["trials"], int) or settings["trials"] < 1:
+        raise ConfigError(f"search.trials={settings['trials']} — expected a number of trials, at least 1")
+
+
+def compose_all(space: Space, compose: Callable[[list[str]], DictConfig]) -> dict[str, Any]:
+    """A first trial's resolved configuration, once every choice has been tried with it.
+
+    Raises:
+        HydraException: a key or an option that does not exist.
+    """
+    first = {name: parameter.first for name, parameter in space.parameters.items()}
+    base = plan.resolved(compose(space.overrides(first)))
+    for name, parameter in space.parameters.items():
+        for choice in list(parameter.choices)[1:]:
+            compose(space.overrides({**first, name: choice}))
+    return base
+
+
+def pruner_of(settings: dict[str, Any]) -> Any:
+    """The pruner, or None. Here it is for samplers that ask for it; the runs make their own."""
+    from seglab import build
+
+    return build.instantiate(settings["pruner"], "search.pruner") if settings["pruner"] else None
+
+
+def proceed(this: Search, study: Study, parallel: int, launch: Callable[[Sequence[FrozenTrial]], None]) -> None:
+    """Interrupted trials, then new ones, until there are enough or something speaks against it.
+
+    Args:
+        parallel: how many at a time.
+        launch: runs trials, and comes back when they have ended.
+    """
+    from seglab.multirun.study import sampler, settle
+
+    def outcome(trial: FrozenTrial) -> str | None:
+        ended = settle(study, trial.number, this.run_dir(trial), this.settings["direction"])
+        if ended == "failed":
+            log.warning("trial %d failed: %s", trial.number, record.status(this.run_dir(trial)).get("error"))
+        return ended
+
+    waiting = [trial for trial in unfinished(study) if outcome(trial) is None]
+    waiting = [trial for trial in waiting if record.state(this.run_dir(trial)) != "running"]
+    # A search in which nothing has worked has not begun: its failures do not count.
+    forgiven = 0 if succeeded(study) else len(study.get_trials(deepcopy=False)) - len(unfinished(study))
+    failures = 0
+    while True:
+        batch, waiting = waiting[:parallel], waiting[parallel:]
+        while (
+            len(batch) < parallel
+            and (number := len(study.get_trials(deepcopy=False))) - forgiven < this.settings["trials"]
+        ):
+            study.sampler = sampler(this.settings["sampler"], number)
+            study.ask(this.space.distributions)
+            batch.append(study.get_trials(deepcopy=False)[number])
+        if not batch:
+            return
+        this.write(study)
+        for trial in batch:
+            log.info(
+                "trial %d of %d: %s",
+                trial.number + 1,
+                this.settings["trials"],
+                " ".join(this.space.varied(trial.params)),
+            )
+        launch(batch)
+        outcomes = [outcome(trial) for trial in batch]
+        failures += outcomes.count("failed")
+        stop = this.about["on_error"] == "stop" and failures
+        if None in outcomes or stop or (failures >= HOPELESS and not succeeded(study)):
+            return
+
+
+def unfinished(study: Study) -> list[FrozenTrial]:
+    """Trials that were asked for and of which nothing was told."""
+    return [trial for trial in study.get_trials(deepcopy=False) if not trial.state.is_finished()]
+
+
+def succeeded(study: Study) -> bool:
+    """Whether any trial came to a result, be it pruned."""
+    return any(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials(deepcopy=False))
+
+
+def sum_up(this: Search, study: Study) -> None:
+    """Say what is left, and what went wrong.
+
+    Raises:
+        SweepFailed: no trial came to a result, or the search was to stop at a failure.
+    """
+    if left := len(unfinished(study)):
+        log.info("%d trials are left: the same command goes on with them", left)
+    log.info("table, figures and report: python -m seglab.sweep %s --metric val/mIoU", this.folder)
+    trials = study.get_trials(deepcopy=False)
+    said = {t.number: record.status(this.run_dir(t)) for t in trials if t.state.name == "FAIL" and t.params}
+    recent = {n: about for n, about in said.items() if (about.get("ended") or "") >= this.about["started"]}
+    if recent and (this.about["on_error"] == "stop" or not succeeded(study)):
+        lines = "\n".join(f"  trial {n}: {about.get('error') or 'no metrics'}" for n, about in recent.items())
+        user = all(about.get("exit_code") == UserError.exit_code for about in recent.values())
+        raise SweepFailed(
+            f"{len(recent)} trials failed, {'as sweep.on_error=stop' if succeeded(study) else 'none succeeded'}; the "
+            f"same command goes on with new ones:\n{lines}",
+            UserError.exit_code if user else 1,
+        )
