@@ -37,6 +37,12 @@ TRUSTED = (
 )  # fmt: skip
 """Where their classes and functions may be defined, unless the user trusts the checkpoint."""
 
+OF_TRAINING = (
+    "progress", "checkpoints", "preemption", "nonfinite", "class_table", "pictures", "status", "ema", "learning_rate",
+    "loss_components", "pruning",
+)  # fmt: skip
+"""Callbacks that an option of the group brings along and that have nothing to do here."""
+
 
 def evaluate(cfg: DictConfig) -> float:
     """One evaluation as Hydra composed it; gives the mIoU."""
@@ -108,7 +114,10 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
         "evaluation": {"_target_": "seglab.inference.Protocol", **asdict(protocol)},
         "metrics": options["metrics"],
         "trainer": {**options["trainer"], "precision": precision, "max_steps": 0, "enable_checkpointing": False},
-        "callbacks": {"progress": {"_target_": "seglab.callbacks.progress.Progress"}},
+        "callbacks": {
+            "progress": {"_target_": "seglab.callbacks.progress.Progress"},
+            **{name: node for name, node in (options.get("callbacks") or {}).items() if name not in OF_TRAINING},
+        },
         "logger": {},
     }
 

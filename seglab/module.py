@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,31 @@ from seglab.inference import Protocol, infer
 from seglab.losses.base import Criterion
 from seglab.segmenter import Segmenter
 from seglab.types import Batch
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluated batch, as :attr:`SegmentationModule.observers` get it."""
+
+    batch: Batch
+    logits: Tensor
+    """[B, K, h, w] the scores that the metrics got."""
+    output: Output
+    """The network's output for the whole picture; with what labels give where a loss term needs it."""
+    passes: tuple[Output, ...]
+    """Every pass of the network that the scores are made of (windows, views), in their order."""
+    protocol: Protocol
+
+    @property
+    def label(self) -> Tensor:
+        """[B, H, W] of the batch."""
+        assert self.batch.label is not None, "an evaluated split has labels"
+        return self.batch.label
+
+    def scores(self, read: Callable[[Output], Tensor]) -> Tensor:
+        """Scores as ``logits`` are, of something else that each pass says; the network is not run again."""
+        passes = iter(self.passes)
+        return infer(lambda _: read(next(passes)), self.batch.image, self.protocol, self.label.shape[-2:])
 
 
 class SegmentationModule(L.LightningModule):
@@ -61,7 +87,9 @@ class SegmentationModule(L.LightningModule):
         self.oracle = oracle
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.results: dict[str, Any] = {}
-        """What the last evaluation found, per-class lists included."""
+        """What the last evaluation found, per-class lists included. Callbacks may add to it at its epoch's end."""
+        self.observers: list[Callable[[Evaluated], None]] = []
+        """Called with every evaluated batch. Outputs are kept for them until the batch is done."""
         self.parts: dict[str, Tensor] = {}
         """The loss terms of the last training batch, unweighted."""
         self.needs_labels = oracle or bool(criterion.branches & model.classifier.Output.label_branches())
@@ -94,10 +122,13 @@ class SegmentationModule(L.LightningModule):
         """Predict as the protocol says; add to the metrics and, at one view per picture, to the losses."""
         assert batch.label is not None, "an evaluated split has labels"
         output: Output | None = None
+        passes: list[Output] = []
 
         def network(image: Tensor, label: Tensor | None = batch.label) -> Tensor:
             nonlocal output
             output = self(image, label)
+            if self.observers:
+                passes.append(output)
             return getattr(output, "oracle") if self.oracle else output.logits  # noqa: B009 (not of every output)
 
         # One view of the whole picture is given the label as it is; windows and mirrored views their part of it.
@@ -113,15 +144,17 @@ class SegmentationModule(L.LightningModule):
             losses = self.criterion(output, batch, self.global_step)
             for name, value in {"loss": losses.total, **losses.parts}.items():
                 measures(self.averages)[name].update(value, len(batch))
+        for observe in self.observers:
+            observe(Evaluated(batch, logits, output, tuple(passes), self.protocol))
 
     def on_validation_epoch_start(self) -> None:
+        self.results = {}
         for metric in [*measures(self.metrics).values(), *measures(self.averages).values()]:
             metric.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
-        self.results = {}
         for metric in measures(self.metrics).values():
             self.results |= metric.compute()
         scalars = {name: float(value) for name, value in self.results.items() if isinstance(value, int | float)}
