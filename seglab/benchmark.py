@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seglab import cli
 from seglab.errors import UserError
@@ -50,10 +50,14 @@ def expand(overrides: list[str]) -> dict[str, list[str]]:
 
 def build(overrides: list[str], classes: int) -> SegmentationModule:
     """The module of ``conf/train.yaml`` with the overrides, for that many classes and without data."""
+    return build_configured(cli.compose("train", [*overrides, "run_dir=."]), classes)
+
+
+def build_configured(config: dict[str, Any], classes: int) -> SegmentationModule:
+    """The module of a resolved configuration, such as a run's, for that many classes and without data."""
     from seglab.build import build_module
     from seglab.data.spec import DatasetSpec
 
-    config = cli.compose("train", [*overrides, "run_dir=."])
     spec = DatasetSpec("random", tuple(str(k) for k in range(classes)), ((0, 0, 0),) * classes)
     return build_module(config, spec)
 
@@ -69,8 +73,10 @@ def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.
     return Batch(torch.randn(batch, 3, *size).to(device), label.to(device), ("",) * batch)
 
 
-def measure(modules: Mapping[str, SegmentationModule], batch: Batch, rounds: int, warmup: int) -> dict[str, Cost]:
-    """The cost of every module, measured in turns."""
+def measure(
+    modules: Mapping[str, SegmentationModule], batch: Batch, rounds: int, warmup: int, steps: bool = True
+) -> dict[str, Cost]:
+    """The cost of every module, measured in turns; ``steps=False`` leaves the training steps out."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -102,10 +108,11 @@ def measure(modules: Mapping[str, SegmentationModule], batch: Batch, rounds: int
         found[name] = Cost(parameters, counter.get_total_flops() / 1e9, [], [])
     for number in range(-warmup, rounds):
         for name, module in modules.items():
-            times = timed(partial(forward, module)), timed(partial(step, module))
-            if number >= 0:
-                found[name].forward.append(times[0])
-                found[name].step.append(times[1])
+            works = [(forward, found[name].forward)] + ([(step, found[name].step)] if steps else [])
+            for work, times in works:
+                seconds = timed(partial(work, module))
+                if number >= 0:
+                    times.append(seconds)
     return found
 
 

@@ -47,7 +47,7 @@ class ClassTable(L.Callback):
         classes, step = module.spec.classes, trainer.global_step
         target = Path(trainer.default_root_dir) / "tables" / f"{stage}_{step:06d}"
         rows = per_class(results, classes)
-        atomic.write_json(target.with_suffix(".json"), jsonable({"step": step, "classes": list(classes), **results}))
+        atomic.write_json(target.with_suffix(".json"), jsonable({**results, "step": step, "names": list(classes)}))
         atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
         title = f"{stage} at step {step}"
         if len(classes) <= self.max_rows:

@@ -1,0 +1,171 @@
+"""GFLOPs and latency of a table's networks, measured side by side and kept in ``SWEEP/cost.json``.
+
+Runs that differ only in losses, seeds or numbers like a temperature share a network, which is measured once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seglab import atomic
+from seglab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seglab.sweep.collect import Run, Sweep
+
+FILE = "cost.json"
+PARTS = ("backbone", "decoder", "classifier")
+COSTLESS = (
+    "tau", "dropout", "drop_path_rate", "pretrained", "weights", "frozen_norm", "grad_checkpointing", "detach_means",
+    "detach_coarse", "oracle_context",
+)  # fmt: skip
+"""Keys of a network's configuration that no forward pass in evaluation mode takes longer for."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one evaluation pass over one image."""
+
+    gflops: float
+    """A multiply-accumulate is two."""
+    latency: float
+    """Seconds, median of the rounds."""
+    setting: str = ""
+    """Image size, classes, device."""
+
+
+def measure(
+    sweep: Sweep, device: str = "cpu", size: tuple[int, int] | None = None, rounds: int = 10
+) -> tuple[dict[Path, Cost], list[str]]:
+    """The costs by run folder, and a line for each network that could not be measured.
+
+    One that is missing in ``cost.json`` has all of them measured again, in turns: only times of one session compare.
+
+    Args:
+        size: height and width; the runs' crop by default, 512x512 where they have none.
+    """
+    networks: dict[str, Run] = {}
+    key_of: dict[Path, str] = {}
+    name = device_name(device)
+    sizes = {run.folder: size or crop(run.config) for run in sweep.runs}
+    for run in sweep.runs:
+        key = network_key(run, sizes[run.folder], name)
+        key_of[run.folder] = key
+        networks.setdefault(key, run)
+    kept = read(sweep.folder / FILE)
+    notes: list[str] = []
+    if not networks.keys() <= kept.keys():
+        by_size: dict[tuple[tuple[int, int], int], dict[str, Run]] = {}
+        for key, run in networks.items():
+            by_size.setdefault((sizes[run.folder], class_count(run)), {})[key] = run
+        for (shape, classes), runs in by_size.items():
+            found, more = measure_networks(runs, shape, classes, device, rounds, name)
+            kept |= found
+            notes += more
+        try:
+            costs = {k: {"gflops": c.gflops, "latency": c.latency, "setting": c.setting} for k, c in kept.items()}
+            atomic.write_json(sweep.folder / FILE, {"format": 1, "networks": costs})
+        except OSError as error:
+            notes.append(f"{FILE} could not be written ({error.strerror}): the costs will be measured again")
+    return {folder: kept[key] for folder, key in key_of.items() if key in kept}, notes
+
+
+def measure_networks(
+    runs: Mapping[str, Run], size: tuple[int, int], classes: int, device: str, rounds: int, name: str
+) -> tuple[dict[str, Cost], list[str]]:
+    """The costs of networks that see the same images."""
+    import torch
+
+    from seglab import benchmark
+
+    place, modules, notes = torch.device(device), {}, []
+    for key, run in runs.items():
+        try:
+            modules[key] = benchmark.build_configured(without_weights(run.config), classes).to(place)
+        except Exception as error:  # whatever an old configuration lacks: a cost must not take the table along
+            notes.append(f"{run.folder.name}: cost not measured ({brief(error)})")
+    if not modules:
+        return {}, notes
+    batch = benchmark.random_batch(size, 1, classes, place)
+    try:
+        found = benchmark.measure(modules, batch, rounds, warmup=2, steps=False)
+    except Exception as error:  # out of memory, or a size that a network does not take
+        return {}, [*notes, f"costs not measured at {size[0]}x{size[1]} ({brief(error)}): choose another --size"]
+    threads = f", {torch.get_num_threads()} threads" if place.type == "cpu" else ""
+    setting = f"one image of {size[0]}x{size[1]}, {classes} classes, {name}{threads}, torch {torch.__version__}"
+    return {key: Cost(c.gflops, statistics.median(c.forward), setting) for key, c in found.items()}, notes
+
+
+def read(path: Path) -> dict[str, Cost]:
+    """What was measured before; empty where nothing can be read."""
+    kept = {}
+    for key, about in (atomic.read_json(path).get("networks") or {}).items():
+        try:
+            kept[key] = Cost(float(about["gflops"]), float(about["latency"]), str(about["setting"]))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return kept
+
+
+def network_key(run: Run, size: Sequence[int], device: str) -> str:
+    """A hash of the network, what it sees and where."""
+    network = {part: costly(run.config.get(part)) for part in PARTS}
+    machine = platform.node()  # times of two machines do not mix
+    text = json.dumps([network, list(size), class_count(run), device, machine], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def costly(node: Any) -> Any:
+    """A configuration without what costs nothing."""
+    if isinstance(node, Mapping):
+        return {key: costly(value) for key, value in node.items() if key not in COSTLESS}
+    return [costly(value) for value in node] if isinstance(node, list) else node
+
+
+def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that builds without a file of weights or a download."""
+    backbone = {
+        k: (False if k == "pretrained" else None if k == "weights" else v) for k, v in config["backbone"].items()
+    }
+    return {**config, "backbone": backbone}
+
+
+def crop(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that training saw."""
+    given = (config.get("augment") or {}).get("crop")
+    return (int(given[0]), int(given[1])) if given else (512, 512)
+
+
+def class_count(run: Run) -> int:
+    """Of the data set, as the run's results have it."""
+    lists = [value for key, value in run.metrics.items() if key.endswith("/IoU") and isinstance(value, list)]
+    return len(lists[0]) if lists else len(run.classes()) or 19
+
+
+def device_name(device: str) -> str:
+    """What a footnote says: cpu, or the name of the GPU.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+        return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"--device {device} cannot be used ({brief(error)}) — expected cpu or cuda") from None
+
+
+def brief(error: Exception) -> str:
+    """An error in a line."""
+    return " ".join([type(error).__name__, *str(error).splitlines()[:1]])

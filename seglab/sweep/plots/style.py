@@ -1,0 +1,168 @@
+"""How the figures look, and how their numbers are written: print sizes in inches, the same on every machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from seglab.sweep.collect import same, written
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from seglab.sweep.table import Row, Table
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito (2008), told apart by the colour-blind; without their yellow, which paper swallows."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+BLUE, VERMILION, GREY, PALE, INK = COLOURS[0], COLOURS[1], "#767676", "#C9CED6", "#222222"
+COLUMN, PAGE = 4.4, 6.9
+"""Widths in inches: one column with its legend, and a page."""
+
+HOUSE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 8.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 8.0,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": "#E4E7EC",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 7.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a name with $ or _ in it is a name
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "seglab",  # the same sweep gives the same file
+}
+
+
+@contextmanager
+def house() -> Iterator[None]:
+    """The style, for as long as a figure is drawn or saved; the caller's own settings come back."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", HOUSE]):
+        yield
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches; it belongs to its caller, not to pyplot."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def short(key: str) -> str:
+    """An override key by the part that says something: ``classifier.tau`` -> tau, ``loss.gt.weight`` -> gt.weight."""
+    parts = key.split(".")
+    return ".".join(parts[-2:]) if parts[-1] in ("weight", "name") and len(parts) > 1 else parts[-1]
+
+
+def name(row: Row, factors: Sequence[str]) -> str:
+    """A row in a line: names by themselves, numbers and switches with their key (``SEPA``; ``ssa, tau=5``)."""
+    parts = []
+    for factor in factors:
+        value = row.choice.get(factor)
+        parts.append(value if isinstance(value, str) else f"{short(factor)}={written(value)}")
+    return ", ".join(parts) or "all runs"
+
+
+def is_number(value: object) -> bool:
+    """Whether a factor's value lies on an axis; true and false do not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def percent(metric: str) -> bool:
+    """Whether a metric is a fraction that is read in percent: all but losses, log-likelihoods and distances."""
+    return lower_is_better(metric) is False or metric.rsplit("/", 1)[-1] == "ECE"
+
+
+def lower_is_better(metric: str) -> bool:
+    """Losses and calibration errors: less is more."""
+    last = metric.rsplit("/", 1)[-1]
+    return last in ("NLL", "ECE") or "loss" in metric
+
+
+def scale(metric: str) -> float:
+    """What a metric's numbers are multiplied with to be read."""
+    return 100.0 if percent(metric) else 1.0
+
+
+def label(metric: str) -> str:
+    """An axis label: ``test mIoU (%)``."""
+    return metric.replace("/", " ") + (" (%)" if percent(metric) else "")
+
+
+def number(value: float, metric: str) -> str:
+    """A value of the metric, as it is read: 61.23, 0.4821."""
+    return f"{scale(metric) * value:.{2 if percent(metric) else 4}f}"
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference, with its sign: +1.23, −0.40."""
+    return f"{scale(metric) * value:+.{2 if percent(metric) else 4}f}".replace("-", "−")
+
+
+def best(table: Table, rows: Iterable[Row] | None = None) -> Row | None:
+    """The row with the best mean, of the whole table unless told; None without any."""
+    pick = min if lower_is_better(table.metric) else max
+    return pick(table.rows if rows is None else rows, key=lambda row: row.mean, default=None)
+
+
+def reference(table: Table, row: Row) -> Row | None:
+    """The row that ``row`` is compared with: the baseline's choices, otherwise the same; None for a baseline itself."""
+    wanted = {**row.choice, **{key: value for key, value in table.compared.items() if key in row.choice}}
+    found = (other for other in table.rows if all(same(other.choice[key], value) for key, value in wanted.items()))
+    other = next(found, None) if table.baseline is not None else None
+    return None if other is row else other
+
+
+def is_baseline(table: Table, row: Row) -> bool:
+    """Whether other rows are compared with this one."""
+    return table.baseline is not None and all(same(row.choice.get(k), v) for k, v in table.compared.items())
+
+
+def seeds(rows: Iterable[Row]) -> str:
+    """What an error bar is made of: ``mean ± sd, 3 seeds``."""
+    counts = sorted({len(row.values) for row in rows})
+    if not counts or counts[-1] == 1:
+        return "one run each"
+    many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"mean ± sd, {many} seeds"
+
+
+def source(table: Table) -> str:
+    """Where the published values stand, and what they were measured on; empty without any."""
+    about = table.sweep.published
+    return ": ".join(filter(None, [about.source, about.setting])) if about is not None else ""
+
+
+def legend_below(target: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 4) -> None:
+    """One legend under all axes."""
+    if handles:
+        target.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(handles)), handlelength=2.2)
+
+
+def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str = INK, label: str | None = None) -> None:
+    """The seeds behind a mean: faint, small, on top."""
+    axes.scatter(x, y, s=9, color=colour, alpha=0.45, linewidths=0, zorder=4, label=label)

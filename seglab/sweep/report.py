@@ -1,0 +1,381 @@
+"""A sweep as one HTML file that asks nobody for anything: table, figures, classes, runs, provenance.
+
+Its Content-Security-Policy forbids every request and every script and style but its own, by their hashes; all text of a
+sweep is escaped. The page is ``report.html``, its looks ``report.css``, the sorting ``report.js``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seglab import __version__, atomic
+from seglab.multirun.record import clock
+from seglab.sweep.collect import configured, written
+from seglab.sweep.markup import Cell, figure, note, number, render, section
+from seglab.sweep.plots import style
+from seglab.sweep.plots.factors import numeric
+from seglab.sweep.plots.runs import per_class
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from seglab.sweep.collect import Run
+    from seglab.sweep.table import Row, Table
+
+WIDEST = 1400  # pixels of a picture
+SETTINGS = (
+    "backbone.name",
+    "decoder._target_",
+    "classifier._target_",
+    "data.batch_size",
+    "trainer.max_steps",
+    "optim.lr",
+)
+"""Of the configuration, where all runs agree and none was overridden."""
+CAPTIONS = {
+    "swept": "{metric} against {factor}. {seeds}; dots are seeds. {published}",
+    "variants": "{metric} of each row, as planned; bars begin at the baseline. {seeds}; dots are seeds. {published}",
+    "heatmap": "{metric} of each pair; the best is bold, baselines are framed. {seeds}.",
+    "classes": "Difference of each class's IoU to the baseline, best other row. Whiskers: sd; dots: seeds.",
+    "curves": "Training and validation. Lines are means over seeds.",
+    "pareto": "{metric} against what a forward pass costs{setting}. Joined: no other row is as cheap and better.",
+}
+
+
+def write(table: Table, plots: Sequence[Path], path: Path) -> None:
+    """Write the report; of ``plots`` the PNG files are put inside."""
+    sections = [
+        section("Results", results(table)),
+        warnings(table),
+        section("Figures", figures(table, plots)),
+        section("Classes", classes(table)),
+        section("Pictures of the best run", pictures(table)),
+        section("Runs", runs(table)),
+        section("Provenance", provenance(table)),
+    ]
+    css, js = (resources.files("seglab.sweep").joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    parts = {
+        "title": escape(table.sweep.title), "lead": lead(table), "facts": facts(table),
+        "sections": "\n".join(filter(None, sections)),
+        "footer": f"seglab {escape(__version__)}: python -m seglab.sweep {escape(str(table.sweep.folder))}",
+        "style": css, "style_hash": digest(css), "script": js, "script_hash": digest(js),
+    }  # fmt: skip
+    page = resources.files("seglab.sweep").joinpath("report.html").read_text("utf-8")
+    atomic.write_text(Path(path), re.sub(r"@(\w+)@", lambda match: parts[match[1]], page))  # once: what is put in stays
+
+
+def digest(text: str) -> str:
+    """What a Content-Security-Policy knows an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def lead(table: Table) -> str:
+    """The result in a sentence."""
+    row, metric = style.best(table), table.metric
+    if row is None:
+        return ""
+    unit = " %" if style.percent(metric) else ""
+    spread = f" ± {style.number(row.sd, metric)}" if row.sd is not None else ""
+    text = f"Best: <strong>{escape(style.name(row, table.factors))}</strong>, "
+    text += f"{escape(metric.replace('/', ' '))} {style.number(row.mean, metric)}{spread}{unit}"
+    base = style.reference(table, row)
+    if row.difference is not None and base is not None:
+        text += f", {style.signed(row.difference, metric)} to {escape(style.name(base, table.factors))}"
+        text += f" (p = {row.p:.2g}, {row.pairs} paired seeds)" if row.p is not None else ""
+    return text + "."
+
+
+def facts(table: Table) -> str:
+    """What was asked, on which data, when, with what held fixed."""
+    sweep = table.sweep
+    done = [run for row in table.rows for run in row.runs]
+    times = sorted(str(atomic.read_json(run.folder / "status.json").get("ended") or "") for run in done)
+    seeds = sorted({run.seed for run in done})
+    given = [lines(run.folder / "overrides.txt") for run in done]
+    fixed = [line for line in given[0] if all(line in other for other in given)] if given else []
+    known = {line.partition("=")[0] for line in fixed} | set(table.factors)
+    settings = {key: {written(configured(run.config, key)) for run in done} for key in SETTINGS if key not in known}
+    varied = "; ".join(f"{key}: {', '.join(map(written, values))}" for key, values in sweep.factors.items())
+    found = {
+        "data": escape(sweep.dataset),
+        "varied": escape(varied),
+        "seeds": escape(", ".join(map(str, seeds))),
+        "runs": f"{len(done)} done, {len(sweep.unfinished)} unfinished",
+        "last ended": escape(times[-1].replace("T", " ")) if times else "",
+        "held fixed": "".join(f"<code>{escape(line)}</code>" for line in fixed),
+        "settings": "".join(
+            f"<code>{escape(key)}={escape(next(iter(values)))}</code>"
+            for key, values in settings.items()
+            if len(values) == 1 and values != {"null"}
+        ),
+        "published": escape(style.source(table)),
+        "cost": escape(cost_setting(table)),
+        "folder": f"<code>{escape(str(sweep.folder))}</code>",
+    }
+    return "".join(f"<dt>{escape(key)}</dt><dd>{html}</dd>" for key, html in found.items() if html)
+
+
+def lines(path: Path) -> list[str]:
+    """Of a text file; none where there is no such file."""
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return []
+
+
+def cost_setting(table: Table) -> str:
+    """What the cost of a forward pass was measured on."""
+    return "; ".join(dict.fromkeys(row.cost.setting for row in table.rows if row.cost is not None and row.cost.setting))
+
+
+def results(table: Table) -> str:
+    """The table of the sweep; columns of which no row knows anything are left out."""
+    metric, best = table.metric, style.best(table)
+    name = metric.replace("/", " ") + (" (%)" if style.percent(metric) else "")
+    columns: list[tuple[str, str, Callable[[Row], Cell]]] = []
+    for factor in table.factors:
+        kind = "numeric" if factor in numeric(table) else ""
+        columns.append((factor, kind, lambda row, factor=factor: factor_cell(row, factor)))  # type: ignore[misc]
+    optional: list[tuple[str, Callable[[Row], float | None], Callable[[float], str]]] = [
+        ("difference", lambda row: row.difference, lambda v: style.signed(v, metric)),
+        ("p", lambda row: row.p, lambda v: f"{v:.3f}" if v >= 0.001 else "&lt; 0.001"),
+        ("params (M)", lambda row: row.parameters / 1e6 if row.parameters else None, lambda v: f"{v:.2f}"),
+        ("GFLOPs", lambda row: row.cost.gflops if row.cost else None, lambda v: f"{v:.1f}"),
+        ("latency (ms)", lambda row: 1000 * row.cost.latency if row.cost else None, lambda v: f"{v:.1f}"),
+        ("time", lambda row: row.seconds, clock),
+    ]
+    columns += [(name, "number", lambda row: mean_cell(row, metric))]
+    columns += [("seeds", "number", lambda row: Cell(str(len(row.values)), len(row.values), "number"))]
+    if table.shows_published:
+        columns += [("published (%)", "number", published_cell)]
+    columns += [
+        (heading, "number", lambda row, value=value, text=text: number(value(row), text))  # type: ignore[misc]
+        for heading, value, text in optional
+        if any(value(row) is not None for row in table.rows)
+    ]
+    rows = []
+    for row in table.rows:
+        cells = [cell(row) for _, _, cell in columns] if table.factors else []
+        tags = [text for text, holds in (("best", row is best), ("baseline", style.is_baseline(table, row))) if holds]
+        if cells:
+            first = cells[0]
+            cells[0] = Cell(
+                first.html + "".join(f'<span class="tag">{t}</span>' for t in tags), first.value, first.kind
+            )
+        rows.append((" ".join(tags), cells))
+    notes = [
+        "± is the standard deviation over seeds; time is h:mm:ss of a whole run with validations and test, the median."
+        if any(row.sd is not None for row in table.rows)
+        else ""
+    ]
+    if any(row.p is not None for row in table.rows):
+        notes += ["p: paired t test over the seeds that a row shares with its baseline, not corrected for many rows."]
+    if source := style.source(table):
+        notes += [f"Published: {source}{'' if table.shows_published else ' (of another metric)'}."]
+    return render([column[:2] for column in columns], rows, "Results") + note(" ".join(filter(None, notes)))
+
+
+def factor_cell(row: Row, factor: str) -> Cell:
+    """What a row chose."""
+    text = written(row.choice.get(factor))
+    return Cell(escape(text), text)
+
+
+def published_cell(row: Row) -> Cell:
+    """The paper's number, or that it has none."""
+    if row.published is None:
+        return Cell('<span class="sd">not published</span>', None, "number")
+    return Cell(f"{row.published:.2f}", row.published, "number")
+
+
+def mean_cell(row: Row, metric: str) -> Cell:
+    """Mean and sd."""
+    spread = f' <span class="sd">± {style.number(row.sd, metric)}</span>' if row.sd is not None else ""
+    return Cell(style.number(row.mean, metric) + spread, row.mean, "number value")
+
+
+def warnings(table: Table) -> str:
+    """Jobs without a result, and what was left out."""
+    said = [f"{name}: {why}" for name, why in table.sweep.unfinished]
+    parts = [("Unfinished jobs", said), ("Problems", [*table.sweep.problems, *table.notes])]
+    return "".join(
+        section(heading, f'<div class="warning"><ul>{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul></div>')
+        for heading, items in parts
+        if items
+    )
+
+
+def figures(table: Table, plots: Sequence[Path]) -> str:
+    """The plots with what they show."""
+    shown = []
+    for path in plots:
+        if path.suffix == ".png":
+            kind = path.stem.split("_")[0]
+            text = caption(table, path.stem)
+            wide = " wide" if kind == "curves" else ""
+            shown.append(figure(path.read_bytes(), "image/png", text, wide))
+    return f'<div class="plots">{"".join(shown)}</div>' if shown else ""
+
+
+def caption(table: Table, name: str) -> str:
+    """What a plot shows, by its file's name."""
+    kind, _, rest = name.partition("_")
+    swept = [factor for factor, values in table.sweep.factors.items() if all(map(style.is_number, values))]
+    setting = cost_setting(table)
+    told = any(row.published is not None for row in table.rows)
+    text = CAPTIONS.get(kind, name).format(
+        metric=table.metric.replace("/", " "),
+        factor=rest or next(iter(swept), "what was swept"),
+        seeds=style.seeds(table.rows).capitalize(),
+        published=f"Published: {style.source(table)}." if told else "",
+        setting=f" ({setting})" if setting else "",
+    )
+    return text[:1].upper() + text[1:].strip()
+
+
+def classes(table: Table) -> str:
+    """IoU of each class in percent, mean over seeds, a line for each row."""
+    known = [(row, means([per_class(run, table.metric).tolist() for run in row.runs])) for row in table.rows]
+    counts = {len(values) for _, values in known if values}
+    if len(counts) != 1:
+        return ""
+    names = table.rows[0].runs[0].classes()
+    count = counts.pop()
+    names = names if len(names) == count else [str(k) for k in range(count)]
+    top = [max((v[k] for _, v in known if v and v[k] is not None), default=None) for k in range(count)]  # type: ignore[type-var]
+    rows = []
+    for row, values in known:
+        label = style.name(row, table.factors)
+        cells = [Cell(escape(label), label)]
+        for k, value in enumerate(values):
+            text = "{:.1f}" if value is None or value != top[k] else "<strong>{:.1f}</strong>"
+            cells.append(number(value, lambda v, text=text: text.format(100 * v)))  # type: ignore[misc]
+        rows.append(("", cells))
+    headings = [("row", ""), *((name, "number") for name in names)]
+    return render(headings, rows, "IoU of each class") + note(
+        "IoU in percent, mean over seeds; the best of a class is bold."
+    )
+
+
+def means(lists: list[list[float]]) -> list[float | None]:
+    """Of each place over lists of one length, NaN left out; empty where the lengths differ."""
+    if len({len(values) for values in lists}) != 1:
+        return []
+    kept = [[value for value in place if math.isfinite(value)] for place in zip(*lists, strict=True)]
+    return [statistics.fmean(values) if values else None for values in kept]
+
+
+def best_run(table: Table) -> Run | None:
+    """The best run of the best row."""
+    row = style.best(table)
+    if row is None:
+        return None
+    pick = min if style.lower_is_better(table.metric) else max
+    return row.runs[row.values.index(pick(row.values))]
+
+
+def pictures(table: Table) -> str:
+    """The newest predictions of the best run, and its confusion matrix."""
+    from PIL import Image
+
+    run = best_run(table)
+    if run is None:
+        return ""
+    shown = []
+    for path in sorted((run.folder / "pictures").glob("step_*.png"))[-1:]:
+        try:
+            with Image.open(path) as picture:
+                content = shrunk(picture)
+        except (OSError, ValueError) as error:  # a picture cut short does not take the report along
+            shown.append(note(f"{path.name} cannot be read: {error}"))
+            continue
+        text = f"{run.folder.name}, {path.stem.replace('_', ' ')}: image, label, prediction, error."
+        shown.append(figure(content, "image/jpeg", text, "wide"))
+    content, text = confusion(run)
+    if content:
+        shown.append(figure(content, "image/png", text))
+    return f'<div class="plots">{"".join(shown)}</div>' if shown else ""
+
+
+def shrunk(picture: Image) -> bytes:
+    """A photograph's JPEG, not wider than a page."""
+    small = picture.convert("RGB")
+    small.thumbnail((WIDEST, 4 * WIDEST))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def confusion(run: Run) -> tuple[bytes, str]:
+    """PNG of the newest confusion matrix of a run, and what it is; empty without one."""
+    from PIL import Image
+
+    from seglab import visualize
+
+    for stage in ("test", "val"):
+        for path in sorted((run.folder / "tables").glob(f"{stage}_*.json"), reverse=True):
+            found: dict[str, Any] = atomic.read_json(path)
+            names = run.classes()
+            if len(found.get("matrix") or ()) == len(names) > 0:
+                picture = Image.fromarray(visualize.confusion_picture(found["matrix"], names))
+                picture.thumbnail((WIDEST, WIDEST))
+                stream = io.BytesIO()
+                picture.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
+                return stream.getvalue(), f"{run.folder.name}, {stage} at step {found.get('step')}: confusion matrix."
+    return b"", ""
+
+
+def runs(table: Table) -> str:
+    """Every run of the table with its folder."""
+    rows = []
+    for row in table.rows:
+        label = style.name(row, table.factors)
+        for run, value in zip(row.runs, row.values, strict=True):
+            cells = [
+                Cell(escape(label), label),
+                number(run.seed, lambda v: f"{v:g}"),
+                number(value, lambda v: style.number(v, table.metric)),
+                number(run.seconds, clock),
+                Cell(f"<code>{escape(run.folder.name)}</code>", run.folder.name),
+            ]
+            rows.append(("", cells))
+    headings = [("row", ""), ("seed", "number"), (style.label(table.metric), "number"), ("time", "number")]
+    return render([*headings, ("folder", "")], rows, "Runs")
+
+
+def provenance(table: Table) -> str:
+    """What the runs ran on: each fact once, with every value that occurred."""
+    found: dict[str, dict[str, None]] = {}
+
+    def add(key: str, value: Any) -> None:
+        if value:
+            found.setdefault(key, {})[str(value)] = None
+
+    for run in (run for row in table.rows for run in row.runs):
+        about = atomic.read_json(run.folder / "provenance.json")
+        git, versions, command = (about.get(key) or {} for key in ("git", "versions", "command"))
+        add("git commit", git and f"{git.get('commit')}{' with changes' if git.get('dirty') else ''}")
+        for package in ("seglab", "torch", "lightning", "python"):
+            add(package, versions.get(package))
+        add("platform", about.get("platform"))
+        add("host", about.get("host"))
+        add("command", " ".join(map(str, command)))
+    shown = {
+        key: [*values][:5] + ([f"and {len(values) - 5} more"] if len(values) > 5 else [])
+        for key, values in found.items()
+    }
+    inner = "".join(
+        f"<dt>{escape(key)}</dt><dd>{' '.join(f'<code>{escape(value)}</code>' for value in values)}</dd>"
+        for key, values in shown.items()
+    )
+    return f'<dl class="facts">{inner}</dl>' if inner else ""

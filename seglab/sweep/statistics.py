@@ -1,0 +1,57 @@
+"""Mean, sample standard deviation, and the paired t test over seeds.
+
+The test takes the differences d of two rows at common seeds (the same seed gives the same order and crops, so that
+chance is partly shared) and asks whether their mean differs from zero:
+
+    t = mean(d) / (sd(d) / sqrt(n)),   p = P(|T| >= |t|),   T of Student's distribution with n - 1 degrees of freedom
+
+It assumes that the differences are independent and about normal, which nobody can check with three seeds; and with
+three it has little power: a difference must be 2.5 times its own standard deviation for p < 0.05. A large p is no
+evidence that two rows are equal, and among many rows some p is small by chance (nothing is corrected here).
+
+The distribution for a whole number of degrees of freedom is the finite sum of Abramowitz and Stegun, Handbook of
+Mathematical Functions (1964), 26.7.3 and 26.7.4.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean."""
+    return statistics.fmean(values)
+
+
+def sd(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1); None for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Ours minus theirs at the seeds that both have."""
+    return [value - theirs[seed] for seed, value in sorted(ours.items()) if seed in theirs]
+
+
+def paired_p(found: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t test; None for fewer than two differences or where they do not vary."""
+    spread = sd(found)
+    # Rounding alone spreads equal differences by some 1e-16.
+    if spread is None or spread <= 1e-12 * max(1.0, *map(abs, found)):
+        return None
+    return student_p(mean(found) / (spread / math.sqrt(len(found))), len(found) - 1)
+
+
+def student_p(t: float, freedom: int) -> float:
+    """P(|T| >= |t|) for Student's distribution with a whole number of degrees of freedom."""
+    angle = math.atan(abs(t) / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for k in range(2 + odd, freedom + 1, 2):  # the sum has freedom // 2 terms
+        total += term
+        term *= cosine**2 * (k - 1) / k
+    inside = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return min(max(1 - inside, 0.0), 1.0)
