@@ -17,6 +17,7 @@ from seglab import atomic
 from seglab.types import IGNORE
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
     from torch import Tensor
 
@@ -199,7 +200,6 @@ def stack(pictures: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
 
 def confusion_picture(matrix: Tensor | np.ndarray, classes: Sequence[str], title: str = "") -> np.ndarray:
     """The confusion matrix, rows in percent of the pixels with that label; classes that never occur are left out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     counts = np.asarray(matrix, np.float64)
@@ -210,7 +210,6 @@ def confusion_picture(matrix: Tensor | np.ndarray, classes: Sequence[str], title
     side = min(3.2 + 0.42 * n, 30.0)
     letters = min(9.0, 0.6 * 72 * (side - 3.2) / n)  # of the points that a row has
     figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=150)
-    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if len(kept):
         shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
@@ -223,6 +222,14 @@ def confusion_picture(matrix: Tensor | np.ndarray, classes: Sequence[str], title
             if value >= 0.5:
                 ink = "white" if value > 55 else "black"
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=0.85 * letters, color=ink)
+    return pixels(figure)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """[H, W, 3] uint8 of a figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

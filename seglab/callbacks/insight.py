@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import numpy as np
 
 from seglab import atomic, visualize
 from seglab.callbacks.class_table import as_csv
@@ -58,15 +57,6 @@ def publish(trainer: L.Trainer, stage: str, name: str, rows: list[dict[str, Any]
     """Write ``NAME_STAGE.csv`` and ``.png``, those of the evaluation before replaced; loggers get the picture."""
     target = folder(trainer) / f"{name}_{stage}"
     atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
-    picture = pixels(figure)
+    picture = visualize.pixels(figure)
     visualize.save(picture, target.with_suffix(".png"))
     log_picture(trainer, f"{stage}/{name}", picture, trainer.global_step)
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """[H, W, 3] uint8 of a figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

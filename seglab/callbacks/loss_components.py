@@ -35,7 +35,7 @@ from torch import Tensor
 
 from seglab import atomic, visualize
 from seglab.callbacks.class_table import as_csv
-from seglab.callbacks.insight import OKABE_ITO, folder, pixels
+from seglab.callbacks.insight import OKABE_ITO, folder
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
 from seglab.types import Batch
@@ -134,7 +134,7 @@ class LossComponents(L.Callback):
             return
         terms, pairs = (read(path) for path in self.files(trainer))
         if terms:
-            picture = pixels(draw(terms, pairs))
+            picture = visualize.pixels(draw(terms, pairs))
             visualize.save(picture, folder(trainer) / "loss_components.png")
             log_picture(trainer, "train/loss_components", picture, trainer.global_step)
 
