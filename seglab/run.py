@@ -56,7 +56,7 @@ class Preempted(Stopped):
 
 
 class TimeUp(Preempted):
-    """SIGUSR2: submitit's warning that the job's time is up or its machine is wanted; it puts the job back in the queue."""
+    """SIGUSR2: submitit warns that the job's time is up or its machine is wanted, and will queue it again."""
 
 
 class Interrupted(Stopped):

@@ -42,7 +42,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     from seglab import build, checkpoint
     from seglab.run import RunFolder
 
-    config = {key: value for key, value in config.items() if key != "sweep"}  # of the sweep, not of the run
+    config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
     with RunFolder(run_dir) as run:
         data = build.build_data(config)
         for stage in ("fit", "test") if config["test"] else ("fit",):

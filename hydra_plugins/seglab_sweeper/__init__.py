@@ -37,3 +37,15 @@ class SeglabSweeper(Sweeper):
         return Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
+
+
+class SeglabSearch(SeglabSweeper):
+    """Searches ranges of hyper-parameters trial by trial (``conf/search/optuna.yaml``)."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Ask, launch, tell."""
+        from seglab.multirun.search import search
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        search(self.config, self.params, arguments, self.hydra_context, self.make_launcher)

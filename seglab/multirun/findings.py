@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglab import atomic
 from seglab.multirun.space import Space
-from seglab.multirun.study import JOURNAL, best_value, open_study
+from seglab.multirun.study import best_value, exists, open_study
 from seglab.run import jsonable
 
 if TYPE_CHECKING:
@@ -73,8 +74,12 @@ def described(trial: FrozenTrial, search: Search) -> dict[str, Any]:
 
 def command(fixed: list[str], varied: list[str]) -> str:
     """A run of its own with what was found."""
-    kept = [override for override in fixed if not override.lstrip("+~").startswith(OF_THE_SEARCH)]
-    return shlex.join(["python", "-m", "seglab.train", *kept, *varied])
+    return shlex.join(["python", "-m", "seglab.train", *own(fixed), *varied])
+
+
+def own(fixed: Sequence[str]) -> list[str]:
+    """The fixed overrides that say what a run is, not how the search goes about."""
+    return [override for override in fixed if not override.lstrip("+~").startswith(OF_THE_SEARCH)]
 
 
 def importance(study: Study) -> dict[str, float] | None:
@@ -120,7 +125,7 @@ def preview(folder: Path, space: Space, settings: dict[str, Any]) -> None:
         rows.add_row(name, parameter.written, str(parameter.distribution))
     console = Console(width=max(Console().width, 120))
     console.print(rows)
-    if settings["storage"] is None and not (folder / JOURNAL).is_file():
+    if not exists(folder, settings["storage"]):
         console.print(f"0 of {settings['trials']} trials are done")
         return
     study = open_study(folder, settings["storage"], direction=settings["direction"])

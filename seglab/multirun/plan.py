@@ -136,7 +136,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         cfg.pop("hydra", None)
         cfg.run_dir = ""
     config = cli.plain(cfg)
-    config.pop("sweep", None)
+    for key in ("sweep", "search"):
+        config.pop(key, None)
     return config
 
 

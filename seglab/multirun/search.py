@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import configure_log
+from hydra.core.utils import JobReturn, configure_log
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from seglab.errors import ConfigError, UserError
 from seglab.multirun import plan, record
@@ -32,6 +34,15 @@ log = logging.getLogger(__name__)
 
 HOPELESS = 3
 """So many failures before anything has succeeded end a search: the mistake is not in the hyper-parameters."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed."""
+
+    trial: int
+    error: str
+    exit_code: int
 
 
 @dataclass(frozen=True)
@@ -113,30 +124,52 @@ def search(
         "on_error": options["on_error"], "parallel": parallel, "fixed": found.fixed,
         **{key: options[key] for key in ("title", "baseline", "published")},
     })  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     pruner = pruner_of(settings)
+    study.sampler(settings["sampler"], 0)  # what it cannot be made of is said before anything is
+    folder.mkdir(parents=True, exist_ok=True)
     opened = study.open_study(folder, settings["storage"], pruner, settings["direction"])
     study.check_space(opened, found, folder)
     log.info("search folder: %s", folder)
+    compare(record.read(folder).get("fixed"), found.fixed)
     launcher = make_launcher(config)
 
-    def launch(trials: Sequence[FrozenTrial]) -> None:
+    def launch(trials: Sequence[FrozenTrial]) -> list[Exception | None]:
         where = f"hydra.sweep.dir='{folder}'"
         jobs = [[*found.overrides(t.params), where, f"hydra.sweep.subdir='{this.name(t)}'"] for t in trials]
         try:
             with patience() if parallel > 1 else at_once():
-                launcher.launch(jobs, initial_job_idx=trials[0].number)
-        except Pruned:  # of the only job, which ran in this process
-            pass
+                return [error_of(each) for each in launcher.launch(jobs, initial_job_idx=trials[0].number)]
+        except Pruned:  # the only job, which ran in this process
+            return [None]
+        except (HydraException, OmegaConfBaseException) as error:  # choices that exist, but not with each other
+            return [error] * len(trials)
         finally:
             configure_log(config.hydra.hydra_logging, config.hydra.verbose)
 
     try:
-        proceed(this, opened, parallel, launch)
+        failures = proceed(this, opened, parallel, launch)
     finally:
         findings.write(opened, this)
     findings.show(opened, this)
-    sum_up(this, opened)
+    sum_up(this, opened, failures)
+
+
+def compare(before: Sequence[str] | None, fixed: Sequence[str]) -> None:
+    """Warn where a folder that was asked for has trials with other fixed choices."""
+    from seglab.multirun.findings import own
+
+    changed = sorted(set(own(before or fixed)) ^ set(own(fixed)))
+    if changed:
+        log.warning("other choices than in the earlier trials, which are compared all the same: %s", ", ".join(changed))
+
+
+def error_of(result: JobReturn) -> Exception | None:
+    """What a job ended with."""
+    try:
+        _ = result.return_value
+    except Exception as error:
+        return error
+    return None
 
 
 def check(options: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -181,51 +214,51 @@ def pruner_of(settings: dict[str, Any]) -> Any:
     return build.instantiate(settings["pruner"], "search.pruner") if settings["pruner"] else None
 
 
-def proceed(this: Search, study: Study, parallel: int, launch: Callable[[Sequence[FrozenTrial]], None]) -> None:
-    """Interrupted trials, then new ones, until there are enough or something speaks against it.
+def proceed(
+    this: Search, study: Study, parallel: int, launch: Callable[[Sequence[FrozenTrial]], Sequence[Exception | None]]
+) -> list[Failure]:
+    """Interrupted trials, then new ones, until there are enough or something speaks against it; gives what failed.
 
     Args:
         parallel: how many at a time.
-        launch: runs trials, and comes back when they have ended.
+        launch: runs trials, and comes back when they have ended, with their errors.
     """
     from seglab.multirun.study import sampler, settle
 
-    def outcome(trial: FrozenTrial) -> str | None:
-        ended = settle(study, trial.number, this.run_dir(trial), this.settings["direction"])
-        if ended == "failed":
-            log.warning("trial %d failed: %s", trial.number, record.status(this.run_dir(trial)).get("error"))
-        return ended
+    failures: list[Failure] = []
 
-    waiting = [trial for trial in unfinished(study) if outcome(trial) is None]
+    def settled(trial: FrozenTrial, error: Exception | None = None) -> bool:
+        run_dir = this.run_dir(trial)
+        ended = settle(study, trial.number, run_dir, this.settings["direction"], failed=error is not None)
+        if ended == "failed":
+            said = record.status(run_dir)
+            why = said.get("error") or (str(error) if error else f"reported no {this.settings['metric']}")
+            code: Any = said.get("exit_code") or getattr(error, "exit_code", 1)
+            failures.append(Failure(trial.number, why, code))
+            log.warning("trial %d failed: %s", trial.number, why)
+        return ended is not None
+
+    waiting = [trial for trial in unfinished(study) if not settled(trial)]
     waiting = [trial for trial in waiting if record.state(this.run_dir(trial)) != "running"]
     # A search in which nothing has worked has not begun: its failures do not count.
     forgiven = 0 if succeeded(study) else len(study.get_trials(deepcopy=False)) - len(unfinished(study))
-    failures = 0
+    trials = this.settings["trials"]
     while True:
         batch, waiting = waiting[:parallel], waiting[parallel:]
-        while (
-            len(batch) < parallel
-            and (number := len(study.get_trials(deepcopy=False))) - forgiven < this.settings["trials"]
-        ):
+        while len(batch) < parallel and (number := len(study.get_trials(deepcopy=False))) - forgiven < trials:
             study.sampler = sampler(this.settings["sampler"], number)
             study.ask(this.space.distributions)
             batch.append(study.get_trials(deepcopy=False)[number])
         if not batch:
-            return
+            return failures
         this.write(study)
         for trial in batch:
-            log.info(
-                "trial %d of %d: %s",
-                trial.number + 1,
-                this.settings["trials"],
-                " ".join(this.space.varied(trial.params)),
-            )
-        launch(batch)
-        outcomes = [outcome(trial) for trial in batch]
-        failures += outcomes.count("failed")
-        stop = this.about["on_error"] == "stop" and failures
-        if None in outcomes or stop or (failures >= HOPELESS and not succeeded(study)):
-            return
+            log.info("trial %d, of %d in all: %s", trial.number, trials, " ".join(this.space.varied(trial.params)))
+        errors = launch(batch)
+        ended = [settled(trial, error) for trial, error in zip(batch, errors, strict=True)]
+        hopeless = len(failures) >= HOPELESS and not succeeded(study)
+        if not all(ended) or hopeless or (failures and this.about["on_error"] == "stop"):
+            return failures
 
 
 def unfinished(study: Study) -> list[FrozenTrial]:
@@ -238,7 +271,7 @@ def succeeded(study: Study) -> bool:
     return any(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials(deepcopy=False))
 
 
-def sum_up(this: Search, study: Study) -> None:
+def sum_up(this: Search, study: Study, failures: Sequence[Failure]) -> None:
     """Say what is left, and what went wrong.
 
     Raises:
@@ -246,15 +279,12 @@ def sum_up(this: Search, study: Study) -> None:
     """
     if left := len(unfinished(study)):
         log.info("%d trials are left: the same command goes on with them", left)
-    log.info("table, figures and report: python -m seglab.sweep %s --metric val/mIoU", this.folder)
-    trials = study.get_trials(deepcopy=False)
-    said = {t.number: record.status(this.run_dir(t)) for t in trials if t.state.name == "FAIL" and t.params}
-    recent = {n: about for n, about in said.items() if (about.get("ended") or "") >= this.about["started"]}
-    if recent and (this.about["on_error"] == "stop" or not succeeded(study)):
-        lines = "\n".join(f"  trial {n}: {about.get('error') or 'no metrics'}" for n, about in recent.items())
-        user = all(about.get("exit_code") == UserError.exit_code for about in recent.values())
+    log.info("table, figures and report: python -m seglab.sweep %s --metric best/mIoU", this.folder)
+    if failures and (this.about["on_error"] == "stop" or not succeeded(study)):
+        lines = "\n".join(f"  trial {each.trial}: {each.error}" for each in failures)
+        user = all(each.exit_code == UserError.exit_code for each in failures)
+        others = "the others' results are kept" if succeeded(study) else "none came to a result"
         raise SweepFailed(
-            f"{len(recent)} trials failed, {'as sweep.on_error=stop' if succeeded(study) else 'none succeeded'}; the "
-            f"same command goes on with new ones:\n{lines}",
+            f"{len(failures)} trials failed, {others}; the same command goes on with new ones:\n{lines}",
             UserError.exit_code if user else 1,
         )

@@ -138,7 +138,9 @@ def distribution(override: Override) -> tuple[BaseDistribution, dict[str, Any]]:
         if log and (not whole or step != 1):
             raise ConfigError(f"{line}: a logarithmic range has whole numbers and step 1 — expected interval(…)")
     elif isinstance(swept, IntervalSweep):
-        low, high = swept.start or 0, swept.end or 0
+        assert swept.start is not None
+        assert swept.end is not None
+        low, high = swept.start, swept.end
         whole = "int" in tags or isinstance(low, int)
         if whole:
             low, high, step = math.ceil(low), math.floor(high), 1
@@ -160,7 +162,7 @@ def numbers(swept: RangeSweep) -> list[int] | list[float]:
     """A range's values, without the last digits that adding up a step leaves behind."""
     if swept.step == 0:
         return []
-    return [value if isinstance(value, int) else float(f"{value:.12g}") for value in swept.range()]  # type: ignore[return-value]
+    return [value if isinstance(value, int) else float(f"{value:.12g}") for value in swept.range()]
 
 
 def written(override: Override) -> list[tuple[str, Any]]:

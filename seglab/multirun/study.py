@@ -76,6 +76,15 @@ def open_study(
     return study
 
 
+def exists(folder: Path, storage: str | None) -> bool:
+    """Whether a sweep folder has a study."""
+    import optuna
+
+    if storage is None:
+        return (folder / JOURNAL).is_file()
+    return folder.name in optuna.get_all_study_names(storage)
+
+
 def check_space(study: Study, space: Space, folder: Path) -> None:
     """Refuse to mix searches of different spaces in one study.
 
@@ -122,11 +131,17 @@ def best_value(trial: FrozenTrial, direction: str) -> float | None:
     return (max if direction == "maximize" else min)(known, default=None)
 
 
-def settle(study: Study, number: int, run_dir: Path, direction: str) -> str | None:
-    """Tell the study what became of a trial: ``complete``, ``pruned`` or ``failed``; None while that is open."""
+def settle(study: Study, number: int, run_dir: Path, direction: str, failed: bool = False) -> str | None:
+    """Tell the study what became of a trial: ``complete``, ``pruned`` or ``failed``; None while that is open.
+
+    Args:
+        failed: the launcher says so. A run that did not come to open its folder cannot.
+    """
     from optuna.trial import TrialState
 
     state = record.state(run_dir)
+    if state == "new" and failed:
+        state = "failed"
     if state not in ("done", "failed"):
         return None
     value = best_value(study.get_trials(deepcopy=False)[number], direction)

@@ -1,0 +1,81 @@
+"""Tells a search how its trial is doing, and ends the trial when it is not worth its time."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from torch import nn
+
+from seglab.callbacks.checkpoints import Checkpoints
+from seglab.errors import ConfigError
+from seglab.run import Pruned, RunFolder
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+
+log = logging.getLogger(__name__)
+
+
+class Pruning(Checkpoint):
+    """Reports a metric at every validation; ends the run as ``pruned``, with checkpoints and metrics, if told to.
+
+    The trial is found by the run folder: ``sweep.json`` beside it has its number, the journal (or ``storage``) the
+    study. A run that belongs to no search is left alone. (A Lightning ``Checkpoint``, because these come last in every
+    hook: the validation's checkpoints are written when the run ends.)
+
+    Args:
+        metric: a logged value.
+        pruner: an Optuna pruner, which compares trials at equal optimiser steps; null only reports.
+        storage: a data base's address; null for the journal in the sweep folder.
+    """
+
+    def __init__(self, metric: str = "val/mIoU", pruner: BasePruner | None = None, storage: str | None = None) -> None:
+        self.metric = metric
+        self.pruner = pruner
+        self.storage = storage
+        self.study: Study | None = None
+        self.number = -1
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        from seglab.multirun import record, study
+
+        run_dir = Path(trainer.default_root_dir)
+        self.number = record.factors_of(run_dir).get("trial", -1)
+        if self.number >= 0:
+            study.require()
+            self.study = study.open_study(run_dir.resolve().parent, self.storage, self.pruner)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.study is None or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        if self.metric not in trainer.callback_metrics:
+            raise ConfigError(
+                f"search.metric={self.metric} is not logged — expected one of "
+                f"{', '.join(sorted(trainer.callback_metrics))}"
+            )
+        from optuna.trial import Trial
+
+        value, step = float(trainer.callback_metrics[self.metric]), trainer.global_step
+        known = self.study.get_trials(deepcopy=False)[self.number]
+        trial = Trial(self.study, known._trial_id)
+        if step not in known.intermediate_values:  # it is, where a run was stopped and goes on from before
+            trial.report(value, step)
+        if step < trainer.max_steps and trial.should_prune():
+            self.prune(trainer, pl_module, value)
+
+    def prune(self, trainer: L.Trainer, module: L.LightningModule, value: float) -> None:
+        """Write down what is known, and leave."""
+        from seglab import build
+        from seglab.train import scores
+
+        best = next((c.best for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
+        size = build.parameters(cast(nn.Module, module.model))
+        known = {**size, "step": trainer.global_step, **scores(module, "val"), "best/mIoU": best}
+        RunFolder(trainer.default_root_dir).write_metrics(known)
+        log.info("pruned at step %d of %d: %s %.4f", trainer.global_step, trainer.max_steps, self.metric, value)
+        raise Pruned
