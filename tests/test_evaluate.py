@@ -202,10 +202,12 @@ def test_a_training_runs_folder_is_not_written_over(saved, score, tmp_path):
 
 
 def test_callbacks_for_insight_look_at_a_checkpoint(saved, score, tmp_path):
-    chosen = "callbacks=[context_gap,tau_calibration,prototype_report]"
+    pytest.importorskip("sklearn")
+    chosen = "callbacks=[context_gap,tau_calibration,prototype_report,feature_projection]"
     metrics = score(saved("classifier=cac"), "split=val", chosen)
     assert 0 <= metrics["mIoU_coarse"] <= 1
     assert metrics["context_gap"] == pytest.approx(metrics["mIoU_oracle"] - metrics["mIoU"])
     written = {path.name for path in (tmp_path / "evaluated/insight").iterdir()}
-    assert {"context_gap_test.csv", "tau_calibration_test.png"} <= written
+    assert {"context_gap_test.csv", "tau_calibration_test.png", "prototypes_test.png"} <= written
+    assert any(name.startswith("projection_test") for name in written)
     assert not (tmp_path / "evaluated/checkpoints").exists()
