@@ -54,9 +54,9 @@ def folder(trainer: L.Trainer) -> Path:
 
 
 def publish(trainer: L.Trainer, stage: str, name: str, rows: list[dict[str, Any]], figure: Figure) -> None:
-    """Write ``NAME_STAGE.csv`` and ``.png``, those of the evaluation before replaced; loggers get the picture."""
+    """Write ``NAME_STAGE.csv`` and ``.png``, those of the evaluation before replaced; loggers get ``NAME_picture``."""
     target = folder(trainer) / f"{name}_{stage}"
     atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
     picture = visualize.pixels(figure)
     visualize.save(picture, target.with_suffix(".png"))
-    log_picture(trainer, f"{stage}/{name}", picture, trainer.global_step)
+    log_picture(trainer, f"{stage}/{name}_picture", picture, trainer.global_step)

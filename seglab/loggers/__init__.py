@@ -15,9 +15,9 @@ def close(exit_code: int) -> None:
     """Close what a logger keeps open beyond its trainer: a W&B run, which shows the exit code and is then over."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        if exit_code == 143:
-            wandb.run.mark_preempting()
-        wandb.finish(exit_code=exit_code)
+        from seglab.loggers.wandb import finish
+
+        finish(wandb.run, exit_code)
 
 
 def log_picture(trainer: L.Trainer, name: str, picture: np.ndarray, step: int) -> None:
