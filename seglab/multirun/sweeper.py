@@ -64,13 +64,13 @@ def sweep(
         check_devices(each.config["trainer"])
     folder = sweep_dir(config, found, params)
     names = [each.name for each in planned]
+    parallel = workers(config.hydra.launcher)
     if options["dry_run"]:
-        show(folder, planned)
+        show(folder, planned, parallel)
         return
 
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(folder)
-    parallel = workers(config.hydra.launcher)
     record.write(folder, {
         "name": folder.name, "ablation": config.hydra.runtime.choices.get("ablation"), "started": now(),
         "on_error": options["on_error"], "parallel": parallel, "fixed": found.fixed,
@@ -136,24 +136,26 @@ def workers(launcher: DictConfig) -> int:
     return count if count > 0 else max(1, (os.cpu_count() or 1) + 1 + count)
 
 
-def show(folder: Path, planned: list[plan.Job]) -> None:
+def show(folder: Path, planned: list[plan.Job], parallel: int) -> None:
     """The plan as a table: jobs, their states, and the time left."""
     from rich.console import Console
     from rich.table import Table
 
     names = [each.name for each in planned]
     states = {name: record.state(folder / name) for name in names}
-    table = Table(title=f"{folder}", title_justify="left")
+    table = Table()
     for heading in ("job", *planned[0].factors, "state", "folder"):
-        table.add_column(heading, justify="right" if heading == "job" else "left")
+        table.add_column(heading, justify="right" if heading == "job" else "left", no_wrap=heading == "folder")
     for number, each in enumerate(planned, 1):
         values = [str(value) for value in each.factors.values()]
         table.add_row(str(number), *values, described(folder / each.name, states[each.name]), each.name)
-    console = Console(width=max(Console().width, 120))
+    console = Console(width=max(Console().width, 140))
+    console.print(folder, soft_wrap=True, highlight=False)
     console.print(table)
     left = [name for name, state in states.items() if state != "done"]
-    seconds = record.seconds_left(folder, left, 1)
-    needed = f"about {record.clock(seconds)} one after another" if seconds else "no estimate before a job is done"
+    seconds = record.seconds_left(folder, left, parallel)
+    how = f"{parallel} at a time" if parallel > 1 else "one after another"
+    needed = f"about {record.clock(seconds)}, {how}" if seconds else "no estimate before a job is done"
     console.print(f"{len(names) - len(left)} of {len(names)} jobs are done, {len(left)} left: {needed}")
 
 

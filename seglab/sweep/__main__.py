@@ -36,6 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="of the measured image; default: the runs' crop"
     )
+    parser.add_argument("--trust", action="store_true", help="to measure, build classes that are not seglab's own")
     parser.add_argument("--no-plots", action="store_true", help="draw nothing")
     parser.add_argument("--no-report", action="store_true", help="write no HTML")
     return parser
@@ -72,7 +73,8 @@ def summarise(given: argparse.Namespace) -> None:
     grid = two_way(table, given.rows, given.columns)
     notes: list[str] = []
     if not given.no_cost:
-        costs, notes = cost.measure(sweep, given.device, tuple(given.size) if given.size else None)
+        size = tuple(given.size) if given.size else None
+        costs, notes = cost.measure(sweep, given.device, size, trust=given.trust)
         table = make(sweep, given.metric, baseline, costs, notes)
         grid = two_way(table, given.rows, given.columns)
     output = given.output or given.folder / "report"

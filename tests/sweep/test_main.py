@@ -138,6 +138,23 @@ def test_each_network_is_measured_once_and_kept(folder, monkeypatch):
     assert cost.measure(sweep)[0] == costs
 
 
+def test_a_run_from_a_stranger_names_only_parts_of_networks_unless_it_is_trusted(folder, tmp_path):
+    ((_, config), *_) = networks()
+    mark = tmp_path / "called"
+    config["classifier"] = {
+        "_target_": "pathlib.Path.touch",
+        "self": {"_target_": "pathlib.Path", "_args_": [str(mark)]},
+    }
+    folder.run("theirs", factors={"variant": "theirs"}, config=config)
+    costs, notes = cost.measure(collect(folder.path))
+    assert costs == {}
+    assert "pathlib.Path" in notes[0]
+    assert "--trust" in notes[0]
+    assert not mark.exists()
+    cost.measure(collect(folder.path), trust=True)
+    assert mark.exists()
+
+
 def test_a_network_that_cannot_be_built_any_more_costs_only_its_cost(folder):
     folder.run("old", factors={"variant": "old"})
     costs, notes = cost.measure(collect(folder.path))
