@@ -156,7 +156,8 @@ def show(folder: Path, planned: list[plan.Job], parallel: int) -> None:
     seconds = record.seconds_left(folder, left, parallel)
     how = f"{parallel} at a time" if parallel > 1 else "one after another"
     needed = f"about {record.clock(seconds)}, {how}" if seconds else "no estimate before a job is done"
-    console.print(f"{len(names) - len(left)} of {len(names)} jobs are done, {len(left)} left: {needed}")
+    rest = f", {len(left)} left: {needed}" if left else ""
+    console.print(f"{len(names) - len(left)} of {len(names)} jobs are done{rest}")
 
 
 def described(run_dir: Path, state: record.State) -> str:

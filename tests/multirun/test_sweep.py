@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,21 @@ def test_a_dry_run_lists_what_is_done_and_an_estimate_and_writes_nothing(ablatio
     assert "4 of 6 jobs are done, 2 left: about" in done.stdout
     assert done.stdout.count("new") == 2
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_second_command_makes_the_papers_table_with_error_bars_figures_and_a_page(ablation):
+    folder = ablation[0]
+    done = run(str(folder), cwd=folder, module="seglab.sweep")
+    assert "SSA-Seg (NeurIPS 2024), Table 8" in done.stdout
+    table = (folder / "report/table.md").read_text()
+    for row, published in (("baseline", "42.36"), ("SEPA", "42.88")):
+        (line,) = [line for line in table.splitlines() if line.startswith(f"| {row} |")]
+        assert re.search(r"\d+\.\d\d ± \d", line), "mean and standard deviation"
+        assert published in line
+    assert {path.stem for path in (folder / "report/plots").glob("*.png")} == {"variants", "classes", "pareto"}
+    assert "<table" in (folder / "report/report.html").read_text()
+    cost = json.loads((folder / "cost.json").read_text())["networks"].values()
+    assert len({each["gflops"] for each in cost}) == 2
 
 
 def test_a_jobs_crash_leaves_the_others_results_and_it_is_run_again(tmp_path):
