@@ -12,6 +12,8 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("SEGLAB_NOTEBOOK_STEPS", "6")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the tests run side by side
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # what a notebook leaves goes with the test
     notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
