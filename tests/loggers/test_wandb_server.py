@@ -111,6 +111,7 @@ def launch(server, folder):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_mid_run_delays_the_end_by_a_bounded_time_and_loses_nothing(server, start, tmp_path):
     job = start(server, tmp_path)
     assert [job.stdout.readline().strip() for _ in range(2)] == ["ready", "online"]
@@ -126,6 +127,7 @@ def test_a_server_that_dies_in_mid_run_delays_the_end_by_a_bounded_time_and_lose
     assert len(list((tmp_path / "run").glob("wandb/run-*/*.wandb"))) == 1, "wandb sync can upload it later"
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_delays_the_start_by_a_bounded_time_and_the_run_is_offline(server, start, tmp_path):
     server.dead.set()
     job = start(server, tmp_path)

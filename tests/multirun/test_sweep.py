@@ -188,7 +188,7 @@ def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
 
 def test_a_job_whose_time_on_the_cluster_is_up_saves_and_is_queued_again_and_ends(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    command = ["-m", "classifier=cosine", *SLOW, "trainer.max_steps=40", "launcher=submitit_local"]
+    command = ["-m", "classifier=cosine", *SLOW, "trainer.max_steps=16", "launcher=submitit_local"]
     process = start(*command, cwd=tmp_path)
     wait_for_checkpoints(tmp_path, 1)
     folder = sweep_of(tmp_path)
