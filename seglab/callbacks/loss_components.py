@@ -8,9 +8,8 @@ X is where everything that the classifier's losses ask of backbone and decoder g
 it (an auxiliary head's, which reads the backbone's maps; one that is constant) has an empty norm and share.
 
 Cost of one measurement: a forward pass of backbone and decoder without a graph, one of the classifier with its losses,
-and per term a backward pass through these two alone; memory for one gradient of the size of X per term. With ResNet-18,
-FPN and CAC (4 terms) or SSA (8) at crop 256 on a CPU this took 0.55 and 0.64 of a training step: every 50 steps, about
-1 % of the training time.
+and per term a backward pass through these two alone; memory for one gradient of the size of X per term. What it took of
+the training time is logged at the end.
 
 Nothing of the training is touched: the batch is measured before its step, under the random numbers that the step is
 about to draw (so the values are those of its own ``train/<term>``); random state and buffers (running statistics) are
@@ -22,6 +21,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,6 +43,8 @@ from seglab.types import Batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("step", "term", "value", "weighted", "norm", "share")
 COSINE_COLUMNS = ("step", "a", "b", "cosine")
@@ -79,9 +82,11 @@ class LossComponents(L.Callback):
             raise ConfigError(f"callbacks.loss_components.every_n_steps={every_n_steps} — expected at least 1")
         self.every_n_steps = every_n_steps
         self.last = 0
+        self.seconds = self.began = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.last = trainer.global_step
+        self.seconds, self.began = 0.0, time.perf_counter()
         if trainer.is_global_zero:
             for path, columns in self.files(trainer).items():
                 # The steps that a resumed run repeats are measured again; a fresh one begins anew.
@@ -100,12 +105,14 @@ class LossComponents(L.Callback):
         if step <= self.last or (step != 1 and step % self.every_n_steps):
             return
         self.last = step
+        began = time.perf_counter()
         # On every rank: normalisation may confer (SyncBatchNorm), and nobody waits for one that measures alone.
         with untouched(pl_module):
             pl_module.on_train_batch_start(batch, batch_idx)  # seeds the step to come
             found = measure(trainer, pl_module, batch)
         if trainer.is_global_zero:
             self.record(trainer, step, found)
+        self.seconds += time.perf_counter() - began
 
     def record(self, trainer: L.Trainer, step: int, found: Measured) -> None:
         """Add to the tables; send to the loggers."""
@@ -132,6 +139,8 @@ class LossComponents(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
+        share = self.seconds / max(time.perf_counter() - self.began, 1e-9)
+        log.info("loss_components took %.1f s, %.1f %% of the training", self.seconds, 100 * share)
         terms, pairs = (read(path) for path in self.files(trainer))
         if terms:
             picture = visualize.pixels(draw(terms, pairs))

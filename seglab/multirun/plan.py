@@ -23,12 +23,10 @@ from omegaconf import DictConfig, open_dict
 
 from seglab import cli
 from seglab.errors import ConfigError
+from seglab.multirun import record
 
 VARIANT = "variant"
 """The factor whose values are an ablation file's named rows."""
-WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "logger")
-"""Keys that change where a run writes, not what it computes."""
-WITHOUT_EFFECT_ON_DATA = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,14 @@ def jobs(axes: Axes, variants: Mapping[str, Sequence[str]], compose: Callable[[l
         compose: task overrides -> configuration.
 
     Raises:
-        ConfigError: a variant's override is the same as a varied key.
+        ConfigError: a variant overrides what is varied beside it.
     """
+    for name, overrides in variants.items():
+        if both := {key_of(override) for override in overrides} & {key.lstrip("+") for key in axes.varied}:
+            raise ConfigError(
+                f"the variant {name} sets {', '.join(sorted(both))}, which is varied as well: its row would be another "
+                "variant's — give one value, or leave the variant out with sweep.only=[…]"
+            )
     choices: list[list[tuple[str, Any, list[str]]]] = []
     if variants:
         choices.append([(VARIANT, name, list(overrides)) for name, overrides in variants.items()])
@@ -124,10 +128,15 @@ def merge(*lists: Sequence[str]) -> list[str]:
     """Overrides one after another; a later one replaces an earlier one of the same key, which Hydra would refuse."""
     by_key: dict[str, str] = {}
     for override in itertools.chain(*lists):
-        key = override.split("=", 1)[0].lstrip("+~")
+        key = key_of(override)
         by_key.pop(key, None)
         by_key[key] = override
     return list(by_key.values())
+
+
+def key_of(override: str) -> str:
+    """The key that an override is about."""
+    return override.split("=", 1)[0].lstrip("+~")
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -143,8 +152,8 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Eight hex digits of what a run computes: not of where it logs to or how many processes load its data."""
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    kept["data"] = {key: value for key, value in config["data"].items() if key not in WITHOUT_EFFECT_ON_DATA}
+    kept = {key: value for key, value in config.items() if key not in record.WITHOUT_EFFECT}
+    kept["data"] = {key: value for key, value in config["data"].items() if key not in record.WITHOUT_EFFECT_ON_DATA}
     return digest(kept)
 
 

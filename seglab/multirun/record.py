@@ -20,6 +20,9 @@ from seglab import atomic
 from seglab.run import holder
 
 FILE = "sweep.json"
+WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "logger")
+"""Keys of a configuration that change where a run writes, not what it computes."""
+WITHOUT_EFFECT_ON_DATA = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 State = Literal["new", "running", "done", "failed", "stopped"]
 """``stopped`` was interrupted, preempted or killed, and goes on from its last checkpoint."""
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from seglab.errors import ConfigError, UserError
 from seglab.multirun import plan, record
 from seglab.multirun.space import Space, space
-from seglab.multirun.sweeper import SweepFailed, at_once, check_devices, patience, sweep_dir, workers
+from seglab.multirun.sweeper import SweepFailed, check_devices, sweep_dir, waiting, workers
 from seglab.run import Pruned, now
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def search(
         where = f"hydra.sweep.dir='{folder}'"
         jobs = [[*found.overrides(t.params), where, f"hydra.sweep.subdir='{this.name(t)}'"] for t in trials]
         try:
-            with patience() if parallel > 1 else at_once():
+            with waiting(config.hydra.launcher):
                 return [error_of(each) for each in launcher.launch(jobs, initial_job_idx=trials[0].number)]
         except Pruned:  # the only job, which ran in this process
             return [None]

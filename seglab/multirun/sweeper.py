@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -84,7 +84,7 @@ def sweep(
             set_aside(folder / each.name)
     if left:
         where = f"hydra.sweep.dir='{folder}'"
-        with patience() if parallel > 1 else at_once():
+        with waiting(config.hydra.launcher):
             make_launcher(config).launch(
                 [[*each.overrides, where, f"hydra.sweep.subdir='{each.name}'"] for each in left], initial_job_idx=0
             )
@@ -170,7 +170,6 @@ def sum_up(folder: Path, names: list[str]) -> None:
 
     Raises:
         SweepFailed: jobs failed.
-        Stopped: a job was interrupted in another process.
     """
     states = {name: record.state(folder / name) for name in names}
     log.info("%d jobs: %s", len(names), jobs_life.standing(folder))
@@ -198,15 +197,18 @@ def set_aside(path: Path) -> None:
     log.info("%s failed before; what it left is in %s", path.name, target)
 
 
-@contextmanager
-def at_once() -> Iterator[None]:
-    """One job after another: a signal is the running job's business, and ends the sweep with it."""
-    yield
+def waiting(launcher: DictConfig) -> AbstractContextManager[None]:
+    """What a signal means while the launcher works.
+
+    One job after another: it is the running job's business, and ends the sweep with it. On a cluster: the jobs are not
+    of this process, which leaves at once, and go on.
+    """
+    return patience() if "n_jobs" in launcher else nullcontext()
 
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Jobs in other processes: on a signal, wait until they have saved; on a second one, leave at once."""
+    """Jobs in processes of this machine: on a signal, wait until they have saved; on a second one, leave at once."""
     received: list[type[Stopped]] = []
 
     def note(number: int, frame: FrameType | None) -> None:

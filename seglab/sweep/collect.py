@@ -20,8 +20,7 @@ from seglab.run import holder
 Scalar: TypeAlias = str | int | float | bool | None
 
 SEED = "seed"
-NOT_FACTORS = ("run_dir", "resume", "logger", "hydra", "sweep")
-"""Keys that change where a run writes, not what it computes."""
+NOT_FACTORS = (*record.WITHOUT_EFFECT, "hydra")
 NOT_STARTED = "not started"
 
 

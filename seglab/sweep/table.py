@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from seglab.errors import ConfigError
+from seglab.multirun import record
 from seglab.sweep import statistics as over_seeds
 from seglab.sweep.collect import Run, Scalar, Sweep, same, written
 from seglab.sweep.cost import Cost
 
 METRIC = "test/mIoU"
-WITHOUT_EFFECT = ("run_dir", "seed", "resume", "logger", "sweep", "callbacks")
-WITHOUT_EFFECT_ON_DATA = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+NOT_MIXED = (*record.WITHOUT_EFFECT, "seed", "callbacks")
+"""Keys in which a row's runs may differ."""
 
 
 @dataclass(frozen=True)
@@ -265,8 +266,8 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in walk(config, "")
-        if key.split(".")[0] not in WITHOUT_EFFECT
-        and not (key.startswith("data.") and key.split(".")[1] in WITHOUT_EFFECT_ON_DATA)
+        if key.split(".")[0] not in NOT_MIXED
+        and not (key.startswith("data.") and key.split(".")[1] in record.WITHOUT_EFFECT_ON_DATA)
     }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from seglab import build
 from seglab.callbacks.checkpoints import Checkpoints
 from seglab.checkpoint import AtomicCheckpointIO, embed
 from seglab.classifiers.base import Output
@@ -15,6 +16,7 @@ from seglab.data.spec import DatasetSpec
 from seglab.inference import Protocol
 from seglab.metrics import ConfusionMatrix
 from seglab.types import IGNORE, Batch
+from tests.conftest import SMALL_NET, TINY
 
 SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 120, 255), (90, 90, 90), (0, 140, 0)))
 
@@ -119,3 +121,13 @@ def weights():
         return {f"{key}.{n}": t for key in states for n, t in content.get(key, {}).items()}
 
     return read
+
+
+@pytest.fixture
+def made(compose):
+    def module(*overrides, oracle=False):
+        torch.manual_seed(0)
+        cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
+        return build.build_module(cfg, build.build_data(cfg).spec, oracle=oracle).eval()
+
+    return module

@@ -8,54 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from seglab import build, cli
+from seglab import cli
 from seglab.callbacks.context_gap import BRANCHES, ContextGap, draw
 from seglab.inference import infer
 from seglab.metrics import ConfusionMatrix
 from seglab.train import fit
-from seglab.types import Batch
+from tests.callbacks.onlooking import PROTOCOLS, batch, evaluate
 from tests.conftest import SMALL_NET, TINY
-
-
-@pytest.fixture
-def made(compose):
-    def module(*overrides, oracle=False):
-        torch.manual_seed(0)
-        cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
-        return build.build_module(cfg, build.build_data(cfg).spec, oracle=oracle).eval()
-
-    return module
-
-
-def batch(index):
-    generator = torch.Generator().manual_seed(index)
-    label = torch.randint(12, (2, 6, 8), generator=generator).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    label[:, :5] = 255
-    return Batch(torch.randn(2, 3, 48, 64, generator=generator), label, ("a", "b"))
-
-
-def evaluate(module, callback=None):
-    """Two batches, as Lightning would do it; gives the number of passes of the network."""
-    calls, forward = [], module.model.forward
-    module.model.forward = lambda *args: calls.append(1) or forward(*args)
-    module.on_validation_epoch_start()
-    if callback:
-        callback.begin(None, module)
-        module.observers.append(callback.observe)
-    with torch.no_grad():
-        for index in (1, 2):
-            module.evaluate(batch(index))
-    module.observers.clear()
-    module.model.forward = forward
-    return len(calls)
-
-
-PROTOCOLS = {
-    "whole": [],
-    "views": ["evaluation.flip=true", "evaluation.ratios=[0.75,1.0]"],
-    "windows": ["evaluation.mode=slide", "evaluation.window=[32,32]", "evaluation.stride=[16,20]"],
-    "padded": ["evaluation.divisor=36", "evaluation.divisor_mode=pad"],
-}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -1,6 +1,5 @@
 import csv
 import importlib.util
-import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from seglab import build, cli
+from seglab import build
 from seglab.callbacks.feature_projection import FeatureProjection, find, last
 from seglab.classifiers import CAC, SSA, Linear
 from seglab.errors import ConfigError
 from seglab.ops.resize import downsample_labels
-from seglab.train import fit
 from seglab.types import IGNORE
+from tests.callbacks.onlooking import trained
 
 pytest.importorskip("sklearn")
 
@@ -27,14 +26,7 @@ TINY = [
 
 
 def train(folder, *overrides):
-    """One run; gives what it left of the weights and of the random numbers."""
-    config = cli.compose("train", [*TINY, *overrides, f"run_dir={folder}"])
-    torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    random.seed(0)
-    fit(config, folder)
-    states = (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
-    return config, torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"], states
+    return trained(folder, [*TINY, *overrides])
 
 
 @pytest.fixture(scope="module")

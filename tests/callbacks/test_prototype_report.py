@@ -1,6 +1,5 @@
 import csv
 import json
-import random
 import subprocess
 import sys
 
@@ -9,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from seglab import build, cli, prototypes
+from seglab import build, prototypes
 from seglab.callbacks.prototype_report import Movement, PrototypeReport, similarity
 from seglab.classifiers.base import Classifier
 from seglab.errors import ConfigError
-from seglab.train import fit
 from seglab.types import IGNORE
+from tests.callbacks.onlooking import trained
 
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 2}", "data.batch_size=4", "data.num_workers=0",
@@ -24,16 +23,7 @@ TINY = [
 
 
 def train(folder, *overrides, ema=False):
-    """One run; gives what it left of the weights and of the random numbers."""
-    config = cli.compose("train", [*TINY, *overrides, f"run_dir={folder}"])
-    if ema:
-        config["callbacks"]["ema"] = {"_target_": "seglab.callbacks.ema.EMA", "decay": 0.5}
-    torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    random.seed(0)
-    fit(config, folder)
-    states = (torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
-    return config, torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"], states
+    return trained(folder, [*TINY, *overrides], ema)
 
 
 @pytest.fixture(scope="module")

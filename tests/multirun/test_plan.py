@@ -94,3 +94,8 @@ def test_a_range_needs_a_search():
 def test_an_override_that_does_not_fit_names_the_job():
     with pytest.raises(Exception, match=r"the job classifier=linear.*\n?.*tau"):
         jobs(["classifier=cac,linear", "classifier.tau=3"])
+
+
+def test_a_variant_that_sets_what_is_varied_is_refused_since_its_row_would_be_another_ones():
+    with pytest.raises(ConfigError, match="variant linear sets classifier"):
+        jobs(["classifier=cac,ssa"], variants={"linear": ["classifier=linear"], "all": []})
