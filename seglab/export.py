@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from seglab import cli
+from seglab import options as known
 
 
 def export(cfg: DictConfig) -> None:
@@ -15,7 +16,8 @@ def export(cfg: DictConfig) -> None:
     from seglab.checkpoint import export_safetensors
 
     options = cli.plain(cfg)
-    model = load(options["ckpt"], trust=options["trust"])
+    known.check(options, known.EXPORT)
+    model = load(options["ckpt"], trust=options["trust"], allow_nonfinite=options["allow_nonfinite"])
     folder = export_safetensors(model, model.description, options["output"])  # type: ignore[arg-type]
     size = (folder / "model.safetensors").stat().st_size / 2**20
     Console(soft_wrap=True).print(
