@@ -54,6 +54,20 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        Unwritable: the system does not let us.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        raise unwritable(error, path) from error
+
+
 def system_error(error: BaseException | None) -> OSError | None:
     """The refusal of the system that lies behind an error (torch wraps it), if one does."""
     while error is not None:

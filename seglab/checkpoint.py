@@ -19,7 +19,7 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,8 +121,8 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
         raise CheckpointError(f"{path} holds a {type(content).__name__} — expected a checkpoint's mapping")
     if "_instantiator" in str(content.get("hyper_parameters")):
         raise CheckpointError(
-            f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — expected a "
-            "checkpoint written by seglab, or a plain state dict"
+            f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — "
+            "expected a checkpoint written by seglab, or a plain state dict"
         )
     return content
 
@@ -353,8 +353,14 @@ def grouped(names: Any) -> str:
     return ", ".join(f"{module} ({count})" for module, count in modules.items())
 
 
-def init_from(model: nn.Module, path: str | Path, allow_nonfinite: bool = False) -> Loaded:
+def init_from(
+    model: nn.Module, path: str | Path, allow_nonfinite: bool = False, classes: Sequence[str] | None = None
+) -> Loaded:
     """Start from another network's weights: tensors of the same name and shape are loaded, and all are accounted for.
+
+    Args:
+        classes: of the network, in their order. Where the file's differ the log says so: rows of a classifier fit by
+            their number, whatever they stand for.
 
     Raises:
         CheckpointError: unreadable or damaged; not a single tensor fits.
@@ -377,6 +383,14 @@ def init_from(model: nn.Module, path: str | Path, allow_nonfinite: bool = False)
     for kind, names in (("new (random)", loaded.new), ("dropped", loaded.dropped)):
         if names:
             log.info("  %d %s: %s", len(names), kind, grouped(names))
+    theirs = stored["spec"].get("classes") if isinstance(stored, Mapping) and "spec" in stored else None
+    if (
+        classes is not None
+        and theirs not in (None, list(classes))
+        and any("classifier." in name for name in loaded.kept)
+    ):
+        first = next((pair for pair in zip(theirs, classes, strict=False) if len(set(pair)) > 1), ("more", "fewer"))
+        log.warning("its classifier was trained for other classes or another order of them (%s is now %s)", *first)
     return loaded
 
 

@@ -69,7 +69,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         if isinstance(error, OSError) and error.errno in atomic.NOT_WRITABLE and error.filename:
             refused = atomic.unwritable(error, Path(os.fsdecode(error.filename)))
             fail(str(refused) + elsewhere(refused, config_name), refused.exit_code)
-        if isinstance(error, HydraException | OmegaConfBaseException):
+        if isinstance(error, HydraException | OmegaConfBaseException) or raised_in_hydra(error):
             fail(f"{error}{nearest(error, config_name)}", 2)
         if not full_trace:
             traceback.print_exc()
@@ -113,6 +113,16 @@ class Lasting:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def raised_in_hydra(error: Exception) -> bool:
+    """Whether Hydra itself refused the command line, with one of Python's own errors."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        isinstance(error, ValueError)
+        and bool(frames)
+        and Path(hydra.__file__).parent in Path(frames[-1].filename).parents
+    )
 
 
 def elsewhere(error: UserError, config_name: str) -> str:

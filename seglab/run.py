@@ -125,7 +125,7 @@ class RunFolder:
     def __enter__(self) -> Self:
         if self.writes:
             self.make_room()
-            self.path.mkdir(parents=True, exist_ok=True)
+            atomic.make_folder(self.path)
             acquire(self.path, FOLDER_KEYS[self.command])
             atomic.sweep(self.path)
             atomic.sweep(self.checkpoints)

@@ -56,7 +56,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
         path = resume.start(config, run.path, module, trainer)
         if config["init_from"] and path is None:
-            checkpoint.init_from(module.model, config["init_from"], config["allow_nonfinite"])
+            checkpoint.init_from(module.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
         if run.writes:

@@ -28,7 +28,7 @@ CONFIG = {
     "optim": {"_target_": "seglab.optim.Optimisation", "head_lr": 1.0},
     "data": {"batch_size": 8, "splits": {"train": "train", "val": "val", "test": "test"}},
     "trainer": {"devices": 1, "precision": "32-true"},
-    **dict.fromkeys(("loss", "task", "augment", "evaluation"), {}),
+    **{node: {} for node in ("loss", "task", "augment", "evaluation")},
 }
 
 
@@ -374,6 +374,13 @@ def test_init_from_accounts_for_every_tensor(model, saved, caplog):
     assert torch.equal(other.state_dict()[loaded.kept[0]], model.state_dict()[loaded.kept[0]])
     assert f"{len(loaded.kept)} tensors kept" in caplog.text
     assert "dropped: classifier" in caplog.text
+
+
+def test_init_from_says_when_the_rows_of_a_classifier_stand_for_other_classes(saved, caplog):
+    for classes, said in ((SPEC.classes, False), (SPEC.classes[::-1], True)):
+        caplog.clear()
+        checkpoint.init_from(build_model(CONFIG, 3), saved, classes=classes)
+        assert ("sky is now tree" in caplog.text) == said
 
 
 def test_init_from_takes_a_plain_state_dict_and_an_export(model, saved, tmp_path):

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from seglab.train import fit
+from tests.conftest import tiny
+
 TINY = [
     "data.dataset.size=[48,64]", "augment.scale=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
     "data.dataset.lengths={train: 24, val: 3, test: 5}",
@@ -85,7 +88,7 @@ def test_the_checkpoint_is_evaluated_to_the_same_number_and_predicts_alone(ssa_r
 
 @pytest.mark.parametrize("off", ["loss.semantic.weight=0", "~loss.semantic"])
 def test_a_term_that_is_off_is_not_computed(off, tmp_path):
-    run("classifier=ssa", off, *TINY, "trainer.max_steps=1", "test=null", "hydra.run.dir=run", cwd=tmp_path)
+    fit(tiny(tmp_path / "run", "classifier=ssa", off, "trainer.max_steps=1", "test=null"), tmp_path / "run")
     header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0].split(",")
     assert "train/response" in header
     assert "train/semantic" not in header
@@ -159,16 +162,16 @@ def test_two_processes_train_and_test_to_the_number_of_one(tmp_path):
         (["+classifier.taau=3", "classifier=cosine"], "tau"),
     ],
 )
-def test_bad_input_exits_2_and_names_what_to_change(overrides, said, tmp_path):
-    done = run(*TINY, *overrides, cwd=tmp_path, check=False)
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_bad_input_exits_2_and_names_what_to_change(overrides, said, command):
+    code, _, err = command("seglab.train", *TINY, *overrides)
+    assert code == 2, err[-3000:]
+    assert said in err
+    assert "Traceback" not in err
 
 
-def test_a_missing_root_is_named_with_the_tree_that_was_expected(tmp_path):
-    done = run("data=camvid", "data.root=/nowhere", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "/nowhere" in done.stderr
-    assert "data.root" in done.stderr
-    assert "images" in done.stderr
+def test_a_missing_root_is_named_with_the_tree_that_was_expected(command):
+    code, _, err = command("seglab.train", "data=camvid", "data.root=/nowhere")
+    assert code == 2
+    assert "/nowhere" in err
+    assert "data.root" in err
+    assert "images" in err
