@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
@@ -273,8 +274,8 @@ def jsonable(value: Any) -> Any:
 
 
 def now() -> str:
-    """Local time with its offset."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    """Local time with its offset, fine enough to tell which of two jobs of a second came first."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def whoami() -> dict[str, Any]:

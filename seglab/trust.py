@@ -51,8 +51,8 @@ def check_targets(node: Any, key: str, allowed: Sequence[str]) -> None:
     for found in nodes(node):
         if "_args_" in found:
             raise CheckpointError(
-                f"{key} holds arguments without names (_args_): not built from a file — if the file is your own, or you "
-                "have read its configuration, set trust=true"
+                f"{key} holds arguments without names (_args_): not built from a file — if the file is your own, or "
+                "you have read its configuration, set trust=true"
             )
         if "_target_" not in found:
             continue

@@ -12,6 +12,7 @@ import pytest
 
 from seglab import atomic, cli
 from seglab.train import fit
+from tests.commands import run
 from tests.conftest import TINY, tiny
 
 KEYS = {
@@ -46,8 +47,10 @@ def places(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("module", KEYS)
 @pytest.mark.parametrize("place", ["below a file", "a file", "too long"])
-def test_a_place_that_cannot_be_written_is_named_in_one_sentence(module, place, command, asked, tmp_path):
-    code, _, err = command(module, *asked(module), f"{KEYS[module]}={places(tmp_path)[place]}")
+def test_a_place_that_cannot_be_written_is_named_in_one_sentence(module, place, asked, tmp_path):
+    output = f"{KEYS[module]}={places(tmp_path)[place]}"
+    done = run(*asked(module), output, module=module, cwd=tmp_path, check=False)
+    code, err = done.returncode, done.stderr
     assert code == 2, err
     assert "Traceback" not in err
     assert "cannot be written" in err
@@ -59,7 +62,7 @@ def test_a_place_that_cannot_be_written_is_named_in_one_sentence(module, place, 
 @pytest.mark.parametrize(
     ("number", "said"), [(errno.EROFS, "Read-only"), (errno.EACCES, "denied"), (errno.ENOSPC, "no space")]
 )
-def test_so_is_a_folder_that_cannot_be_made(module, number, said, command, asked, tmp_path, monkeypatch):
+def test_so_is_a_folder_that_cannot_be_made(module, number, said, asked, tmp_path, monkeypatch):
     mkdir = os.mkdir
 
     def refuse(path, *rest, **options):
@@ -68,7 +71,9 @@ def test_so_is_a_folder_that_cannot_be_made(module, number, said, command, asked
         return mkdir(path, *rest, **options)
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    code, _, err = command(module, *asked(module), f"{KEYS[module]}={tmp_path / 'forbidden/out'}")
+    output = f"{KEYS[module]}={tmp_path / 'forbidden/out'}"
+    done = run(*asked(module), output, module=module, cwd=tmp_path, check=False)
+    code, err = done.returncode, done.stderr
     assert code == 2, err
     assert said in err
     assert f"another folder with {KEYS[module]}=" in err
