@@ -54,14 +54,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, where they are not there.
+@contextmanager
+def refused(path: Path) -> Iterator[None]:
+    """For work that writes to ``path`` by other means: the system's refusal becomes a user's error.
 
     Raises:
-        Unwritable: the system does not let us.
+        Unwritable: no space, or no place where files can be written.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise

@@ -126,8 +126,9 @@ class RunFolder:
     def __enter__(self) -> Self:
         if self.writes:
             self.make_room()
-            atomic.make_folder(self.path)
-            acquire(self.path, FOLDER_KEYS[self.command])
+            with atomic.refused(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                acquire(self.path, FOLDER_KEYS[self.command])
             atomic.sweep(self.path)
             atomic.sweep(self.checkpoints)
             self._since = time.monotonic()
