@@ -10,12 +10,13 @@ averaging, ``state_dict`` holds the averaged weights, so what is evaluated, open
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,8 @@ class Description:
     """The seglab that wrote it."""
     step: int
     """Optimiser steps taken."""
+    checksum: str | None = None
+    """Of the network's tensors, the same for a checkpoint and its export; None where they were not read."""
 
 
 class Loaded(NamedTuple):
@@ -186,9 +189,22 @@ def open_file(path: str | Path, device: Any = "cpu", mmap: bool = False) -> tupl
     path = locate(path)
     if path.suffix == ".safetensors":
         stored = atomic.read_json(path.with_name("config.json"))
-        return read_safetensors(path, device), _description(stored, stored.get("step", 0), path)
-    content = read(path, device, mmap)
-    return network_tensors(content), _description(content.get(KEY), content.get("global_step", 0), path)
+        tensors, description = read_safetensors(path, device), _description(stored, stored.get("step", 0), path)
+    else:
+        content = read(path, device, mmap)
+        tensors = network_tensors(content)
+        description = _description(content.get(KEY), content.get("global_step", 0), path)
+    return tensors, description if mmap else replace(description, checksum=checksum(tensors))
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors, as hex digits: of their names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_safetensors(path: Path, device: Any = "cpu") -> dict[str, Tensor]:
