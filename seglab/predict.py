@@ -108,7 +108,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
         except BaseException as error:
             status = run.outcome(error)[0]
             if isinstance(error, run.Stopped):
-                console.print(f"{status}: the same command, without overwrite=true, predicts the rest")
+                console.print(f"{status}: {again(options)} predicts the rest")
             with suppress(OSError, UserError):  # the reason that we leave for is said
                 folder.finish({**asked, **asdict(progress), "status": status})
             raise
@@ -119,8 +119,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
     if progress.failed:
         raise PartialPrediction(
             f"{len(progress.failed)} of {progress.images} images could not be predicted and were left out — "
-            f"{folder.path / 'report.json'} names them; the same command tries them again:"
-            f"{progress.listed()}"
+            f"{folder.path / 'report.json'} names them; {again(options)} tries them again:{progress.listed()}"
         )
 
 
@@ -151,8 +150,7 @@ def predict_all(
             continue
         except atomic.DiskFull as error:
             raise atomic.DiskFull(
-                f"{error}; {progress.done} of {progress.images} images are predicted, and the same command, without "
-                "overwrite=true, goes on with the rest"
+                f"{error}; {progress.done} of {progress.images} images done, {again(options)} predicts the rest"
             ) from error
         except Unusable:
             raise
@@ -267,6 +265,11 @@ def picture(kind: str, image: np.ndarray, ids: np.ndarray, spec: DatasetSpec, ra
     if kind == "colour":
         return visualize.colour_map(ids, spec.palette)
     return visualize.overlay_with_legend(image, ids, spec.classes, spec.palette)
+
+
+def again(options: Mapping[str, Any]) -> str:
+    """What goes on with a prediction that was stopped."""
+    return "the same command without overwrite=true" if options["overwrite"] else "the same command"
 
 
 def brief(error: Exception) -> str:

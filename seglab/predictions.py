@@ -14,6 +14,7 @@ Nothing is deleted: what belongs to another checkpoint, another image or nobody 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import tempfile
 import time
@@ -305,7 +306,7 @@ def differences(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[s
     for key in keys:
         old, new = record["protocol"].get(key), made_by["protocol"].get(key)
         if old != new:
-            found.append(f"evaluation.{key}={old} (now {new})")
+            found.append(f"evaluation.{key}={json.dumps(old)} (now {json.dumps(new)})")
     if record["labels_out"] != made_by["labels_out"]:
         found.append(f"labels_out={record['labels_out']} (now {made_by['labels_out']})")
     return found

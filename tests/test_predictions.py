@@ -111,7 +111,7 @@ def test_an_interrupted_folder_is_gone_on_with(root, tmp_path):
     [
         ({"checksum": "two"}, r"another checkpoint \(/runs/one\.ckpt, step 7; now /runs/two\.ckpt, step 7\)"),
         ({"network": "m"}, "another checkpoint"),
-        ({"protocol": {"flip": True}}, r"evaluation\.flip=False \(now True\)"),
+        ({"protocol": {"flip": True}}, r"evaluation\.flip=false \(now true\)"),
         ({"labels_out": "raw"}, r"labels_out=train \(now raw\)"),
     ],
 )

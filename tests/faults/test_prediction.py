@@ -340,7 +340,7 @@ def test_a_full_disk_ends_the_run_at_once_and_keeps_what_is_there(run, seen, mon
         save_to(image, path)
 
     monkeypatch.setattr(visualize, "save", limited)
-    with pytest.raises(atomic.DiskFull, match=r"no space.*1 of 4 images are predicted.*the same command"):
+    with pytest.raises(atomic.DiskFull, match=r"no space.*1 of 4 images done, the same command predicts the rest"):
         run("write=[index]")
     assert len(seen.widths) == 2
     assert report()["done"] == 1
