@@ -40,6 +40,10 @@ State = Literal["new", "running", "done", "failed", "stopped"]
 """``stopped`` was interrupted, preempted or killed, and goes on from its last checkpoint."""
 
 
+class NewerPlan(DataError):
+    """A ``sweep.json`` that a newer seglab wrote."""
+
+
 def is_number(value: object) -> bool:
     """Whether it is a finite number that a float can hold; true and false are none."""
     try:
@@ -99,11 +103,15 @@ def parse(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What can be understood of a plan, and a line for each key and each job that cannot.
 
     Raises:
-        DataError: it is none, or of a format that this seglab does not know.
+        NewerPlan: it is of a later format.
+        DataError: it is none.
     """
-    version, jobs = content.get("format"), content.get("jobs")
+    version: Any = content.get("format")
+    jobs = content.get("jobs")
+    if is_number(version) and version > FORMAT:
+        raise NewerPlan(f"{FILE} has format {version} — this seglab reads {FORMAT}; upgrade with pip install -U seglab")
     if version is not None and (version != FORMAT or isinstance(version, bool)):
-        raise DataError(f"{FILE} has format {shown(version)} — this seglab reads {FORMAT}; pip install -U seglab")
+        raise DataError(f"{FILE} has format {shown(version)} — expected {FORMAT}")
     if jobs is not None and not (isinstance(jobs, dict) and all(isinstance(job, dict) for job in jobs.values())):
         raise DataError(f"{FILE} has no jobs by folder name")
     plan: dict[str, Any] = {"format": FORMAT}
@@ -147,7 +155,7 @@ def write(folder: str | Path, about: Mapping[str, Any], jobs: Mapping[str, Mappi
 
     Raises:
         ConfigError: what it is to say beside the jobs is of a wrong kind.
-        DataError: the plan that is there is a newer seglab's.
+        NewerPlan: the plan that is there is a newer seglab's.
     """
     for key, value in about.items():
         fits, expected = ABOUT[key]
@@ -168,7 +176,7 @@ def keep_foreign(folder: Path) -> None:
     """Keep a copy, beside it, of a plan that writing would lose something of, and say what.
 
     Raises:
-        DataError: it is a newer seglab's.
+        NewerPlan: it is a newer seglab's.
     """
     path = folder / FILE
     if not os.path.lexists(path):
@@ -176,10 +184,9 @@ def keep_foreign(folder: Path) -> None:
     content = atomic.read_json(path)
     try:
         _, problems = parse(content) if content else ({}, [f"{FILE} cannot be read"])
+    except NewerPlan as error:
+        raise NewerPlan(f"{folder}: {error}, or choose another folder with hydra.sweep.dir=…") from None
     except DataError as error:
-        version: Any = content.get("format")
-        if is_number(version) and version > FORMAT:
-            raise DataError(f"{folder}: {error} or choose another folder with hydra.sweep.dir=…") from None
         problems = [str(error)]
     if problems:
         kept = path.with_name(f"{FILE}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -142,9 +142,10 @@ def collect(folder: str | Path) -> Sweep:
         except DataError as error:
             problems.append(f"{name}: {error}: left out")
     if not runs:
+        left_out = listed([*problems, *(f"{name}: {why}" for name, why in unfinished)])
         raise DataError(
             f"{folder}: no finished run among {len(jobs or found)} jobs — run the sweep's command again, it goes on "
-            f"with them:{listed([*problems, *(f'{name}: {why}' for name, why in unfinished)])}"
+            f"with them (and does one anew whose folder you delete):{left_out}"
         )
     refuse_mixed(folder, runs)
     factors = varied(job["factors"] for job in jobs.values()) if jobs else from_overrides(runs)
@@ -181,6 +182,8 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], list[str]]:
         plan, problems = record.parse(content)
         if content.get("jobs") and not plan["jobs"]:
             raise DataError(f"{record.FILE} has no job that can be used ({problems[-1]})")
+    except record.NewerPlan as error:
+        raise DataError(f"{folder}: {error}") from None
     except DataError as error:
         raise DataError(
             f"{folder}: {error} — type the sweep's command again, which writes it anew, or delete {path} to have the "
