@@ -41,7 +41,7 @@ class PartialPrediction(UserError):
 
 
 @dataclass
-class Progress:
+class Outcome:
     """How far a prediction has come."""
 
     images: int
@@ -96,7 +96,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
         for line in said:
             console.print(printable(line))
         todo = [each for each in entries if options["overwrite"] or not folder.has(each.name, options["write"])]
-        progress = Progress(len(entries), len(entries) - len(todo))
+        progress = Outcome(len(entries), len(entries) - len(todo))
         if progress.done:
             console.print(
                 f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)"
@@ -129,7 +129,7 @@ def predict_all(
     folder: Folder,
     options: Mapping[str, Any],
     raw: np.ndarray | None,
-    progress: Progress,
+    progress: Outcome,
 ) -> None:
     """Predict image by image; one that fails, for whatever reason, is named and does not end the rest.
 
@@ -192,7 +192,7 @@ def predict_one(
         network.check_scores((image.shape[0], image.shape[1]))
     ids = network(image)
     for kind in options["write"]:
-        shown, path = picture(kind, image, ids, network.spec, raw), folder.target(entry.name, kind)
+        shown, path = content(kind, image, ids, network.spec, raw), folder.target(entry.name, kind)
         try:
             visualize.save(shown, path)
         except atomic.DiskFull:
@@ -254,7 +254,7 @@ def find_images(source: Path, skip: Path) -> tuple[Path, list[str]]:
     return source, found
 
 
-def picture(kind: str, image: np.ndarray, ids: np.ndarray, spec: DatasetSpec, raw: np.ndarray | None) -> np.ndarray:
+def content(kind: str, image: np.ndarray, ids: np.ndarray, spec: DatasetSpec, raw: np.ndarray | None) -> np.ndarray:
     """What a kind of file shows of an image [H, W, 3] and its class ids [H, W]; ``raw`` are the ids to be stored."""
     import numpy as np
 

@@ -33,6 +33,8 @@ KINDS = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
 FILE = "report.json"
 REPLACED = ".replaced"
 FORMAT = 1
+WITHOUT_EFFECT = ("window_batch", "accumulate")
+"""Options of a protocol that trade memory for time."""
 
 
 class Unusable(ConfigError):
@@ -302,10 +304,9 @@ def differences(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[s
     if before["checksum"] != now["checksum"] or record["network"] != made_by["network"]:
         place, step = before.get("path"), before.get("step")
         found.append(f"another checkpoint ({place}, step {step}; now {now['path']}, step {now['step']})")
-    keys = {**record["protocol"], **made_by["protocol"]}
-    for key in keys:
+    for key in {**record["protocol"], **made_by["protocol"]}:
         old, new = record["protocol"].get(key), made_by["protocol"].get(key)
-        if old != new:
+        if old != new and key not in WITHOUT_EFFECT:
             found.append(f"evaluation.{key}={json.dumps(old)} (now {json.dumps(new)})")
     if record["labels_out"] != made_by["labels_out"]:
         found.append(f"labels_out={record['labels_out']} (now {made_by['labels_out']})")

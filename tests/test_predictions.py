@@ -106,6 +106,12 @@ def test_an_interrupted_folder_is_gone_on_with(root, tmp_path):
     assert not said
 
 
+def test_what_only_trades_memory_for_time_may_change(root, tmp_path):
+    fill(begin(tmp_path / "out", root, protocol={"flip": False, "window_batch": 4, "accumulate": "device"}))
+    folder = begin(tmp_path / "out", root, protocol={"flip": False, "window_batch": 1, "accumulate": "cpu"})
+    assert folder.has("a", KINDS)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
