@@ -199,7 +199,8 @@ def predict_one(
             raise
         except (OSError, UserError) as error:
             folder.probe()  # a name that no file can have, or a folder where nothing can be written any more?
-            raise DataError(f"{entry.image}: {path} cannot be written ({getattr(error, 'strerror', error)})") from error
+            why = getattr(error if isinstance(error, OSError) else error.__cause__, "strerror", None) or error
+            raise DataError(f"{entry.image}: {path} cannot be written ({why})") from error
 
 
 @contextmanager
