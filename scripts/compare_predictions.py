@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seglab import build, checkpoint, visualize
-from seglab.predict import Network
+from seglab.predictor import Network
 
 
 def main() -> None:

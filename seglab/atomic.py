@@ -113,9 +113,9 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file."""
+    """Replace a text file; what UTF-8 does not have (half a character, a byte of a file's name) is escaped."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -127,6 +127,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is none."""
     try:
         content = json.loads(Path(path).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -18,10 +18,9 @@ Legend: B images, K classes; H x W the size of the result, h x w of one view.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal
 
 import torch
@@ -29,13 +28,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seglab.checks import one_of
-from seglab.errors import ConfigError
+from seglab.errors import ConfigError, DataError
 from seglab.ops.resize import resize_logits
 from seglab.types import IGNORE
 
 Size = tuple[int, int]
 Network = Callable[..., Tensor]
 """``image [n, 3, h, w] -> logits [n, K, h', w']``; where a label follows the image: ``(image, label [n, h, w])``."""
+
+LARGEST_VIEW = 2**26
+"""Pixels of a view (0.8 GB as float32), unless the image itself has more: options enlarge an image, but not beyond."""
+COARSEST_STRIDE = 32
+"""Networks pad a smaller side to it, so that one row of a million pixels costs as much as 32."""
+MOST_WINDOWS = 2**20
+"""Of one view: a day's work. More are a mistake in the window or the stride."""
+LARGEST_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -76,18 +83,22 @@ class Protocol:
         """Accept what YAML has (lists, one number for a square); refuse what cannot be meant."""
         for name in ("scale", "window", "stride"):
             object.__setattr__(self, name, pair(getattr(self, name), name))
-        object.__setattr__(self, "ratios", tuple(float(r) for r in self.ratios))
-        if not self.ratios or not all(math.isfinite(r) and r > 0 for r in self.ratios):
+        given: object = self.ratios
+        if not isinstance(given, list | tuple) or not given or not all(map(is_ratio, given)):
             raise ConfigError(
-                f"evaluation.ratios={list(self.ratios)} — expected one or more numbers above 0, e.g. [1.0]"
+                f"evaluation.ratios={given} — expected a list of numbers above 0, at most {LARGEST_RATIO}, e.g. [1.0]"
             )
+        object.__setattr__(self, "ratios", tuple(map(float, given)))
         one_of("evaluation.multiscale_base", self.multiscale_base, ("scale", "image"))
         one_of("evaluation.mode", self.mode, ("whole", "slide"))
         one_of("evaluation.divisor_mode", self.divisor_mode, ("resize", "pad"))
         one_of("evaluation.accumulate", self.accumulate, ("device", "cpu"))
         for name, value in (("divisor", self.divisor), ("window_batch", self.window_batch)):
-            if value is not None and (value < 1 or value != int(value)):
+            if not is_whole(value) and not (name == "divisor" and value is None):
                 raise ConfigError(f"evaluation.{name}={value} — expected a whole number above 0")
+        for name, switch in (("flip", self.flip), ("through_view", self.through_view)):
+            if not isinstance(switch, bool):
+                raise ConfigError(f"evaluation.{name}={switch} — expected true or false")
         if self.mode == "slide":
             if self.window is None or self.stride is None:
                 raise ConfigError(
@@ -105,7 +116,7 @@ class Protocol:
         """From configuration nodes, each laid over those before; null means: as before.
 
         Raises:
-            ConfigError: an option that no protocol has, or a value out of range.
+            ConfigError: an option that no protocol has, or a value of a wrong kind or out of range.
         """
         options = {key: value for layer in layers for key, value in layer.items() if value is not None}
         options.pop("_target_", None)
@@ -123,12 +134,33 @@ class Protocol:
         return self.mode == "whole" and len(self.ratios) == 1 and not self.flip
 
     def sizes(self, size: Size) -> list[tuple[Size, Size]]:
-        """Per ratio: the (height, width) after the keep-ratio resize, and after the divisor."""
+        """Per ratio: the (height, width) after the keep-ratio resize, and after the divisor.
+
+        Raises:
+            DataError: the options make more of the image than can be computed at once.
+        """
         made = []
+        limit = max(LARGEST_VIEW, size[0] * size[1])
         for ratio in self.ratios:
             kept = self.keep_ratio(size, ratio)
-            made.append((kept, kept if self.divisor is None else round_up(kept, self.divisor)))
+            final = kept if self.divisor is None else round_up(kept, self.divisor)
+            if max(final[0], COARSEST_STRIDE) * max(final[1], COARSEST_STRIDE) > limit:
+                raise DataError(
+                    f"an image of {size[0]}x{size[1]} pixels becomes a view of {final[0]}x{final[1]} — expected at "
+                    f"most {limit} pixels (a side counts as {COARSEST_STRIDE} or more); choose a smaller "
+                    "evaluation.scale=[long,short] (evaluation.ratios and evaluation.divisor enlarge a view as well)"
+                )
+            made.append((kept, final))
         return made
+
+    def held(self, size: Size) -> int:
+        """Pixels whose scores for every class are held at once; 0 where the network's own resolution is enough."""
+        sizes = self.sizes(size)
+        full = self.mode == "slide" or self.through_view
+        padded = self.divisor_mode == "pad"
+        views = [final[0] * final[1] for kept, final in sizes if full or (padded and kept != final)]
+        several = self.flip or len(sizes) > 1
+        return max([*views, size[0] * size[1] if several else 0])
 
     def keep_ratio(self, size: Size, ratio: float) -> Size:
         """(height, width) of the view of a picture of that size."""
@@ -185,16 +217,18 @@ def infer(
     if len(views) == 1:
         return next(logits)
     # A probability that every view rounds to 0 keeps a finite logarithm.
-    return mean_probability(logits, size, protocol).clamp_min(torch.finfo(torch.float32).tiny).log()
+    return mean_probability(logits, size, protocol).clamp_min_(torch.finfo(torch.float32).tiny).log_()
 
 
 def mean_probability(views: Iterable[Tensor], size: Size | torch.Size, protocol: Protocol) -> Tensor:
     """[B, K, H, W] mean over views of the softmax at the size, from logits [B, K, h, w] that differ in theirs."""
-    total, count = torch.zeros(()), 0
+    total: Tensor | None = None
+    count = 0
     for count, logits in enumerate(views, 1):  # noqa: B007
         probability = stored(resize_logits(logits, size).softmax(1), protocol)
-        total = probability + total.to(probability.device)
-    return total / count
+        total = probability if total is None else total.add_(probability)  # in place: these fill gigabytes
+    assert total is not None, "a protocol has one view at least"
+    return total.div_(count)
 
 
 def view_logits(
@@ -216,18 +250,27 @@ def view_logits(
 
 
 def slide(network: Network, seen: list[Tensor], protocol: Protocol) -> Tensor:
-    """Logits [B, K, h, w] of the images ``seen[0]`` (and labels ``seen[1]``), averaged over windows."""
+    """Logits [B, K, h, w] of the images ``seen[0]`` (and labels ``seen[1]``), averaged over windows.
+
+    Raises:
+        DataError: more windows than anyone waits for.
+    """
     assert protocol.window is not None
     assert protocol.stride is not None
     image = seen[0]
     batch, _, height, width = image.shape
     window = (min(protocol.window[0], height), min(protocol.window[1], width))
+    number = steps(height, window[0], protocol.stride[0]) * steps(width, window[1], protocol.stride[1])
+    if number > MOST_WINDOWS:
+        raise DataError(
+            f"{number} windows of {window[0]}x{window[1]} over a view of {height}x{width} pixels — expected at most "
+            f"{MOST_WINDOWS}; choose a larger evaluation.window and evaluation.stride"
+        )
     rows = origins(height, window[0], protocol.stride[0])
     columns = origins(width, window[1], protocol.stride[1])
-    places = [(slice(y, y + window[0]), slice(x, x + window[1])) for y, x in product(rows, columns)]
+    places = ((slice(y, y + window[0]), slice(x, x + window[1])) for y, x in product(rows, columns))
     total: Tensor | None = None
-    for start in range(0, len(places), protocol.window_batch):
-        now = places[start : start + protocol.window_batch]
+    while now := list(islice(places, protocol.window_batch)):
         cuts = [torch.cat([whole[..., y, x] for y, x in now]) for whole in seen]
         logits = stored(resize_logits(network(*cuts), window), protocol)
         if total is None:
@@ -235,19 +278,25 @@ def slide(network: Network, seen: list[Tensor], protocol: Protocol) -> Tensor:
         for (y, x), part in zip(now, logits.split(batch), strict=True):
             total[..., y, x] += part
     assert total is not None
-    return total / (cover(height, rows, window[0])[:, None] * cover(width, columns, window[1])).to(total)
+    return total.div_((cover(height, rows, window[0])[:, None] * cover(width, columns, window[1])).to(total))
+
+
+def steps(size: int, window: int, stride: int) -> int:
+    """Number of windows along one side."""
+    return max(size - window + stride - 1, 0) // stride + 1
 
 
 def origins(size: int, window: int, stride: int) -> list[int]:
     """First pixels of the windows along one side; the last window ends at the border."""
-    steps = max(size - window + stride - 1, 0) // stride + 1
-    return [max(min(i * stride, size - window), 0) for i in range(steps)]
+    return [max(min(i * stride, size - window), 0) for i in range(steps(size, window, stride))]
 
 
 def cover(size: int, starts: list[int], window: int) -> Tensor:
     """[size] number of windows over each pixel of one side."""
-    pixel, start = torch.arange(size)[:, None], torch.tensor(starts)
-    return ((pixel >= start) & (pixel < start + window)).sum(1)
+    first = torch.tensor(starts)
+    edges = torch.zeros(size + 1, dtype=torch.int64)
+    one = torch.ones(len(starts), dtype=torch.int64)
+    return edges.index_add_(0, first, one).index_add_(0, first + window, -one).cumsum(0)[:-1]
 
 
 def stored(x: Tensor, protocol: Protocol) -> Tensor:
@@ -277,8 +326,18 @@ def pair(value: object, name: str) -> Size | None:
     if value is None:
         return None
     both = tuple(value) if isinstance(value, list | tuple) else (value, value)
-    if len(both) != 2 or not all(isinstance(v, int) and v > 0 for v in both):
+    if len(both) != 2 or not all(map(is_whole, both)):
         raise ConfigError(
             f"evaluation.{name}={value} — expected two whole numbers above 0, e.g. evaluation.{name}=[512,512]"
         )
     return both
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_ratio(value: object) -> bool:
+    """Whether an image can be resized by it."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LARGEST_RATIO

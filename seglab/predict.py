@@ -1,13 +1,18 @@
 """Predict: ``python -m seglab.predict ckpt=… source=FILE|FOLDER output=FOLDER``. Needs the checkpoint alone.
 
 Below the output, each with the source's tree: ``index/`` (PNG of class ids), ``colour/`` (PNG in the palette) and
-``overlay/`` (JPEG of the image under its classes, with a legend). ``report.json`` names what could not be read.
+``overlay/`` (JPEG of the image under its classes, with a legend). ``report.json`` says which checkpoint and options
+made them, and names the images that could not be predicted (:mod:`seglab.predictions`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import threading
+import traceback
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,35 +20,40 @@ from omegaconf import DictConfig
 
 from seglab import cli
 from seglab import options as known
-from seglab.checks import one_of
+from seglab.checks import within
 from seglab.errors import ConfigError, DataError, UserError
+from seglab.predictions import KINDS, Entry, Folder
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from seglab.data.spec import DatasetSpec
+    from seglab.predictor import Network
 
-KINDS = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
+HOPELESS = 3
+"""So many unexpected errors before anything is predicted end the run: the mistake is not in the images."""
 
 
 class PartialPrediction(UserError):
-    """Some images could not be read; the others are predicted."""
+    """Some images could not be predicted; the others are."""
 
     exit_code = 3
 
 
-@dataclass(frozen=True)
-class Task:
-    """One image and where its prediction goes."""
+@dataclass
+class Outcome:
+    """How far a prediction has come."""
 
-    image: Path
-    name: str
-    """Path below each kind's folder, without suffix."""
+    images: int
+    done: int
+    """Predicted, now or before."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Image, and why it was not predicted."""
 
-    def target(self, output: Path, kind: str) -> Path:
-        """The file of a kind."""
-        return output / kind / f"{self.name}{KINDS[kind]}"
+    def listed(self, most: int = 10) -> str:
+        """The reasons, one under another; the report has them all."""
+        more = [f"and {len(self.failed) - most} more"] if len(self.failed) > most else []
+        return "".join(f"\n  {reason}" for reason in [*list(self.failed.values())[:most], *more])
 
 
 def predict(cfg: DictConfig) -> None:
@@ -58,65 +68,170 @@ def predict_images(options: Mapping[str, Any]) -> None:
         options: the resolved ``conf/predict.yaml`` as plain containers.
 
     Raises:
-        ConfigError: an option out of range; raw ids that the data set does not have.
-        DataError: no source, no image in it, or none that can be read.
-        PartialPrediction: some images could not be read.
+        ConfigError: an option out of range; raw ids that the data set does not have; an output folder that holds
+            predictions of something else, or cannot be written.
+        DataError: no source, no image in it, or none that can be predicted.
+        DiskFull: no space for the rest.
+        PartialPrediction: some images could not be predicted.
     """
     known.check(options, known.PREDICT)
     check_options(options)
-    output = Path(options["output"])
-    tasks = find_images(Path(options["source"]), skip=output)
+    folder = Folder(options["output"])
+    root, images = find_images(Path(options["source"]), skip=folder.path)
 
     from rich.console import Console
 
+    from seglab import run
+    from seglab.predictor import Network, raw_ids
+
+    how = (options["device"], options["protocol"], options["evaluation"], options["trust"])
+    network = Network(options["ckpt"], *how, options["allow_nonfinite"])
+    raw = raw_ids(network.config, network.spec) if options["labels_out"] == "raw" else None
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": options["write"]}
+    with stopping():
+        made_by = {**network.identity(), "labels_out": options["labels_out"]}
+        empty = {"images": len(images), "done": 0, "failed": {}}
+        entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
+        for line in said:
+            console.print(printable(line))
+        todo = [each for each in entries if options["overwrite"] or not folder.has(each.name, options["write"])]
+        progress = Outcome(len(entries), len(entries) - len(todo))
+        if progress.done:
+            console.print(
+                f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)"
+            )
+        try:
+            with closing(track(todo, console)) as tracked:
+                predict_all(tracked, network, folder, options, raw, progress)
+            status = "done" if not progress.failed else "partial" if progress.done else "failed"
+        except BaseException as error:
+            status = run.outcome(error)[0]
+            if isinstance(error, run.Stopped):
+                console.print(f"{status}: {again(options)} predicts the rest")
+            with suppress(OSError, UserError):  # the reason that we leave for is said
+                folder.finish({**asked, **asdict(progress), "status": status})
+            raise
+        folder.finish({**asked, **asdict(progress), "status": status})
+    console.print(printable(f"{progress.done} of {progress.images} images are predicted below {folder.path}"))
+    if progress.failed and not progress.done:
+        raise DataError(f"no image could be predicted:{progress.listed()}")
+    if progress.failed:
+        raise PartialPrediction(
+            f"{len(progress.failed)} of {progress.images} images could not be predicted and were left out — "
+            f"{folder.path / 'report.json'} names them; {again(options)} tries them again:{progress.listed()}"
+        )
+
+
+def predict_all(
+    entries: Iterable[Entry],
+    network: Network,
+    folder: Folder,
+    options: Mapping[str, Any],
+    raw: np.ndarray | None,
+    progress: Outcome,
+) -> None:
+    """Predict image by image; one that fails, for whatever reason, is named and does not end the rest.
+
+    Raises:
+        DiskFull: no space for the rest.
+        Unwritable: nothing can be written any more.
+        Exception: an error that is not the images': what the first one raised, where none could be predicted.
+    """
     from seglab import atomic
+    from seglab.predictor import out_of_memory
+
+    unexpected: Exception | None = None
+    count = 0
+    for entry in entries:
+        try:
+            predict_one(entry, network, folder, options, raw)
+            progress.done += 1
+            continue
+        except atomic.DiskFull as error:
+            raise atomic.DiskFull(
+                f"{error}; {progress.done} of {progress.images} images done, {again(options)} predicts the rest"
+            ) from error
+        except atomic.Unwritable:
+            raise
+        except UserError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = brief(error)
+            if out_of_memory(error):
+                reason = f"not enough memory ({reason}) — {network.lighter()}"
+            elif not network.works():
+                raise
+            else:
+                unexpected = unexpected or error
+                count += 1
+        named = reason if reason.startswith(str(entry.image)) else f"{entry.image}: {reason}"
+        progress.failed[str(entry.image)] = named
+        if progress.done:
+            unexpected = None  # it keeps the arrays of its frames alive
+        elif unexpected is not None and count >= HOPELESS:
+            raise unexpected
+    if unexpected is not None and not progress.done:
+        raise unexpected
+
+
+def predict_one(
+    entry: Entry, network: Network, folder: Folder, options: Mapping[str, Any], raw: np.ndarray | None
+) -> None:
+    """Read, predict and write one image.
+
+    Raises:
+        DataError: it cannot be read, is too large, or its files cannot be written.
+    """
+    from seglab import atomic, visualize
     from seglab.data.io import MAX_PIXELS, read_image
 
-    console = Console(soft_wrap=True)
-    todo = [
-        t for t in tasks if options["overwrite"] or not all(t.target(output, k).is_file() for k in options["write"])
-    ]
-    if len(todo) < len(tasks):
-        console.print(
-            f"{len(tasks) - len(todo)} of {len(tasks)} images are predicted already (overwrite=true redoes them)"
-        )
-    failed: dict[str, str] = {}
-    if todo:
-        how = (options["device"], options["protocol"], options["evaluation"], options["trust"])
-        network = Network(options["ckpt"], *how, options["allow_nonfinite"])
-        raw = raw_ids(network.config, network.spec) if options["labels_out"] == "raw" else None
-        for task in track(todo, console):
-            try:
-                image = read_image(str(task.image), options["max_pixels"] or MAX_PIXELS)
-            except DataError as error:
-                failed[str(task.image)] = str(error)
-                continue
-            write(task, image, network(image), network.spec, output, options["write"], raw)
-    atomic.write_json(
-        output / "report.json", {"images": len(tasks), "done": len(tasks) - len(failed), "failed": failed}
-    )
-    console.print(f"{len(tasks) - len(failed)} of {len(tasks)} images are predicted below {output}")
-    if failed:
-        listed = "\n".join(f"  {reason}" for reason in failed.values())
-        if len(failed) == len(tasks):
-            raise DataError(f"no image could be read:\n{listed}")
-        raise PartialPrediction(
-            f"{len(failed)} of {len(tasks)} images could not be read and were left out — {output / 'report.json'} "
-            f"names them; the same command predicts them once they are restored:\n{listed}"
-        )
+    limit = options["max_pixels"]
+    image = read_image(str(entry.image), limit or MAX_PIXELS, limit="max_pixels")
+    if limit is None:
+        network.check_scores((image.shape[0], image.shape[1]))
+    ids = network(image)
+    for kind in options["write"]:
+        shown, path = content(kind, image, ids, network.spec, raw), folder.target(entry.name, kind)
+        try:
+            visualize.save(shown, path)
+        except atomic.DiskFull:
+            raise
+        except (OSError, UserError) as error:
+            folder.probe()  # a name that no file can have, or a folder where nothing can be written any more?
+            why = getattr(error if isinstance(error, OSError) else error.__cause__, "strerror", None) or error
+            raise DataError(f"{entry.image}: {path} cannot be written ({why})") from error
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """A signal ends the block through its ``finally`` clauses, with the signal's exit code."""
+    import signal
+
+    from seglab.run import REASONS, leave
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, leave) for number in REASONS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse what cannot be meant, before anything is read."""
     kinds = options["write"]
-    if not isinstance(kinds, list) or not kinds or not set(kinds) <= KINDS.keys():
+    if not kinds or not all(kind in list(KINDS) for kind in kinds):
         raise ConfigError(f"write={kinds} — expected one or more of {', '.join(KINDS)}, e.g. write=[index,overlay]")
-    one_of("labels_out", options["labels_out"], ("train", "raw"))
-    one_of("protocol", options["protocol"], ("stored", "plain"))
+    if options["max_pixels"] is not None:
+        within("max_pixels", options["max_pixels"], 1)
 
 
-def find_images(source: Path, skip: Path) -> list[Task]:
-    """The source's images, sorted; predictions below ``skip`` (the output) are none of them.
+def find_images(source: Path, skip: Path) -> tuple[Path, list[str]]:
+    """A folder and its images' paths below it, sorted; predictions below ``skip`` (the output) are none of them.
 
     Raises:
         DataError: no such file or folder, or no image in it.
@@ -124,137 +239,52 @@ def find_images(source: Path, skip: Path) -> list[Task]:
     from seglab.data.io import IMAGE_SUFFIXES
     from seglab.data.listing import scan
 
-    if source.is_file():
-        return [Task(source, source.stem)]
-    if not source.is_dir():
+    if os.path.isfile(source):
+        return source.parent, [source.name]
+    if not os.path.isdir(source):
         raise DataError(f"{source}: no such file or folder — expected an image or a folder of images; check source=")
-    found = scan(str(source), "", IMAGE_SUFFIXES)
-    tasks = []
-    for key, paths in sorted(found.items()):
-        for path in sorted(paths):
-            # Images that differ in their suffix alone keep it.
-            tasks.append(Task(source / path, key if len(paths) == 1 else path))
     written = [skip.resolve() / kind for kind in KINDS]
-    tasks = [task for task in tasks if not any(task.image.resolve().is_relative_to(folder) for folder in written)]
-    if not tasks:
+    found = sorted(path for paths in scan(str(source), "", IMAGE_SUFFIXES).values() for path in paths)
+    found = [path for path in found if not any((source / path).resolve().is_relative_to(kind) for kind in written)]
+    if not found:
         raise DataError(
             f"{source}: no image in it — expected files ending in {', '.join(IMAGE_SUFFIXES)}; check source="
         )
-    return tasks
+    return source, found
 
 
-class Network:
-    """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size, as the protocol says."""
-
-    def __init__(
-        self,
-        ckpt: str,
-        device: str,
-        protocol: str,
-        changes: Mapping[str, Any],
-        trusted: bool = False,
-        allow_nonfinite: bool = False,
-    ) -> None:
-        from seglab import build, trust
-        from seglab.inference import Protocol
-
-        self.device = choose_device(device)
-        self.model = build.load(ckpt, self.device, trusted, allow_nonfinite)
-        assert self.model.spec is not None
-        assert self.model.description is not None  # of a loaded network
-        self.spec = self.model.spec
-        self.config: Mapping[str, Any] = self.model.description.config
-        self.protocol = Protocol.of(self.config["evaluation"] if protocol == "stored" else {}, changes)
-        node = {**self.config["augment"], "extra": []}  # used in training only, and of any package
-        trust.check({"augment": node}, ("augment",), str(self.model.description.path))
-        with build.of_file(self.model.description):
-            augment = build.instantiate(node, "augment")
-        self.normalise: Callable[[np.ndarray], torch.Tensor] = augment.normalise
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        import numpy as np
-        import torch
-
-        from seglab.inference import infer
-        from seglab.ops.resize import resize_argmax
-
-        size = (image.shape[0], image.shape[1])
-        with torch.inference_mode():
-            shown = self.normalise(image)[None].to(self.device)
-            scores = infer(lambda view: self.model(view).logits, shown, self.protocol, size)
-            return resize_argmax(scores, size)[0].cpu().numpy().astype(np.uint8)
-
-
-def choose_device(name: str) -> torch.device:
-    """The named device, or with ``auto`` the fastest; ConfigError where it is not there."""
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, usable in there.items() if usable)
-    if not there.get(name.split(":")[0], False):
-        usable = ", ".join(kind for kind, usable in there.items() if usable)
-        raise ConfigError(f"device={name} — expected auto or one that is here: {usable}")
-    return torch.device(name)
-
-
-def raw_ids(config: Mapping[str, Any], spec: DatasetSpec) -> np.ndarray:
-    """[K] id in the data set's files of each class (Cityscapes' server wants these).
-
-    Raises:
-        ConfigError: the data set stores train ids, or several of its ids are one class.
-    """
-    import numpy as np
-
-    from seglab import build, trust
-    from seglab.types import IGNORE
-
-    dataset = config["data"]["dataset"]
-    if "label_map" in dataset:
-        label_map = dataset["label_map"]
-    else:  # the data set's own; its files are not needed
-        partial = {**dataset, "_partial_": True}
-        trust.check({"data": partial}, ("data",), "the checkpoint")
-        label_map = build.instantiate(partial, "data.dataset", root=None).spec.label_map
-    back: dict[int, list[int]] = {}
-    for raw, train in (label_map or {}).items():
-        back.setdefault(int(train), []).append(int(raw))
-    back.pop(IGNORE, None)
-    if sorted(back) != list(range(spec.num_classes)) or any(len(ids) > 1 for ids in back.values()):
-        raise ConfigError(
-            f"labels_out=raw: {spec.name} has no label map that can be turned around — expected one stored id per "
-            "class; use labels_out=train"
-        )
-    return np.array([back[k][0] for k in range(spec.num_classes)])
-
-
-def write(
-    task: Task,
-    image: np.ndarray,
-    ids: np.ndarray,
-    spec: DatasetSpec,
-    output: Path,
-    kinds: Sequence[str],
-    raw: np.ndarray | None,
-) -> None:
-    """Write the files of one image, each whole or not at all."""
+def content(kind: str, image: np.ndarray, ids: np.ndarray, spec: DatasetSpec, raw: np.ndarray | None) -> np.ndarray:
+    """What a kind of file shows of an image [H, W, 3] and its class ids [H, W]; ``raw`` are the ids to be stored."""
     import numpy as np
 
     from seglab import visualize
 
-    for kind in kinds:
-        if kind == "index":
-            stored = ids if raw is None else raw[ids].astype(np.uint8 if raw.max() < 256 else np.uint16)
-            visualize.save(stored, task.target(output, kind))
-        elif kind == "colour":
-            visualize.save(visualize.colour_map(ids, spec.palette), task.target(output, kind))
-        else:
-            shown = visualize.overlay_with_legend(image, ids, spec.classes, spec.palette)
-            visualize.save(shown, task.target(output, kind))
+    if kind == "index":
+        return ids if raw is None else raw[ids].astype(np.uint8 if raw.max() < 256 else np.uint16)
+    if kind == "colour":
+        return visualize.colour_map(ids, spec.palette)
+    return visualize.overlay_with_legend(image, ids, spec.classes, spec.palette)
 
 
-def track(tasks: Sequence[Task], console: Any) -> Any:
-    """The tasks, under a progress bar."""
+def again(options: Mapping[str, Any]) -> str:
+    """What goes on with a prediction that was stopped."""
+    return "the same command without overwrite=true" if options["overwrite"] else "the same command"
+
+
+def brief(error: Exception) -> str:
+    """An unexpected error in a line, with the place that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = next(iter(str(error).splitlines()), "")[:200]
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})"
+
+
+def printable(text: str) -> str:
+    """Text that any terminal takes: a file's name may be no text in any encoding."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def track(entries: Sequence[Entry], console: Any) -> Generator[Entry]:
+    """The entries, under a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -262,13 +292,13 @@ def track(tasks: Sequence[Task], console: Any) -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
-        row = bar.add_task("", total=len(tasks))
-        for task in tasks:
-            bar.update(row, description=task.name)
-            yield task
+        row = bar.add_task("", total=len(entries))
+        for entry in entries:
+            bar.update(row, description=printable(entry.name))
+            yield entry
             bar.advance(row)
 
 

@@ -358,7 +358,7 @@ def _locked(folder: Path) -> Iterator[Any]:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -367,7 +367,7 @@ def holder(folder: str | Path) -> dict[str, Any]:
     """The process that is using a run folder; empty if none is."""
     try:
         found = _parsed((Path(folder) / ".lock").read_text())
-    except OSError:
+    except (OSError, ValueError):  # a lock's text is ASCII
         return {}
     return found if found and _alive(found) else {}
 
@@ -376,10 +376,12 @@ def _alive(holder: Mapping[str, Any]) -> bool:
     """Whether a lock's process may still run; a process number may have been given to another since."""
     if holder.get("host") != socket.gethostname():
         return True
-    pid = int(holder.get("pid", 0))
+    pid = holder.get("pid")
+    if not isinstance(pid, int) or pid < 1:  # of no process
+        return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass

@@ -28,6 +28,8 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 VOID = (0, 0, 0)
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 WRONG = (214, 39, 40)
+SHORTEST, LONGEST = 480, 2**15
+"""Of an overlay's longer side, in pixels. JPEG holds no side above 65500, and few viewers half of that."""
 
 
 def to_image(image: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> np.ndarray:
@@ -113,10 +115,10 @@ def shorten(text: str, letters: ImageFont.ImageFont | ImageFont.FreeTypeFont, wi
 
 
 def overlay_with_legend(image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: Palette) -> np.ndarray:
-    """The overlay above a legend of the classes in it; small pictures are enlarged so that the legend can be read."""
-    image, ids = enlarge(image, 480), enlarge(ids, 480)
+    """The overlay above a legend of the classes in it, at least 480 pixels wide so that the legend can be read."""
+    image, ids = to_look_at(image), to_look_at(ids)
     entries = [(classes[k], palette[k]) for k in present(ids)]
-    width = image.shape[1]
+    width = max(image.shape[1], SHORTEST)
     return stack([overlay(image, ids, palette), legend(entries, width, size=int(np.clip(width / 45, 14, 40)))])
 
 
@@ -155,15 +157,19 @@ def strip(
 
 def fit(picture: np.ndarray, width: int) -> np.ndarray:
     """Scaled to a width: photographs [H, W, 3] smoothly, ids [H, W] without mixing them."""
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    height = min(max(1, round(picture.shape[0] * width / picture.shape[1])), LONGEST)
     method = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(picture).resize((width, height), method))
 
 
-def enlarge(picture: np.ndarray, width: int) -> np.ndarray:
-    """A whole multiple of the size, at least ``width`` wide."""
-    times = max(1, -(-width // picture.shape[1]))
-    return picture if times == 1 else picture.repeat(times, 0).repeat(times, 1)
+def to_look_at(image: np.ndarray) -> np.ndarray:
+    """[H, W, ...] enlarged by a whole number, or every n-th pixel of it, so that its longer side suits a screen."""
+    longer = max(image.shape[:2])
+    if longer > LONGEST:
+        step = -(-longer // LONGEST)
+        return image[::step, ::step]
+    times = -(-SHORTEST // longer)
+    return image if times == 1 else image.repeat(times, 0).repeat(times, 1)
 
 
 def titled(title: str, picture: np.ndarray, size: int = 15) -> np.ndarray:

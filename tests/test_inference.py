@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seglab.errors import ConfigError
-from seglab.inference import Protocol, cover, infer, origins
+from seglab.errors import ConfigError, DataError
+from seglab.inference import LARGEST_VIEW, Protocol, cover, infer, mean_probability, origins
 from seglab.types import IGNORE
 
 SLIDE = {"mode": "slide", "window": 16, "stride": 10}
@@ -37,6 +37,73 @@ def test_windows_cover_every_pixel_and_stay_inside(size, window, stride):
     assert max(starts) + window == size
     assert cover(size, starts, window).min() >= 1
     assert starts == sorted(starts)
+
+
+def test_windows_are_counted_along_a_side_of_a_million_pixels():
+    starts = origins(10**6, 512, 341)
+    counted = cover(10**6, starts, 512)
+    assert counted[:3].tolist() == [1, 1, 1]
+    assert int(counted.sum()) == 512 * len(starts)
+
+
+def unseen(image: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("the network is not to be run")
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((30, 40), {"divisor": 100_000}),
+        ((30, 40), {"divisor": 100_000, "divisor_mode": "pad"}),
+        ((30, 40), {"scale": (10**6, 10**6)}),
+        ((300, 400), {"ratios": [0.5, 100.0], "multiscale_base": "image"}),
+        ((1, LARGEST_VIEW // 16), {}),  # padded to the network's stride, that is twice the limit
+    ],
+)
+def test_options_that_make_a_huge_view_are_refused_before_anything_is_made(size, options):
+    image = torch.zeros(1, 3, 1, 1).expand(1, 3, *size)
+    with pytest.raises(DataError, match=rf"an image of {size[0]}x{size[1]} pixels becomes a view of \d+x\d+ — .*scale"):
+        infer(unseen, image, Protocol(**options), size)
+
+
+def test_an_image_may_be_as_large_as_it_is():
+    assert Protocol().sizes((10**4, 10**4)) == [((10**4, 10**4), (10**4, 10**4))]
+    assert LARGEST_VIEW < 10**8
+
+
+def test_more_windows_than_anyone_waits_for_are_refused():
+    image = torch.zeros(1, 3, 1, 1).expand(1, 3, 1100, 1000)
+    with pytest.raises(DataError, match=r"1100000 windows of 1x1 .*evaluation\.stride"):
+        infer(unseen, image, Protocol(mode="slide", window=1, stride=1), (1100, 1000))
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels"),
+    [
+        ({}, 0),
+        ({"scale": (80, 80)}, 0),
+        ({"divisor": 32}, 0),
+        (SLIDE, 30 * 40),
+        ({**SLIDE, "scale": (80, 60)}, 60 * 80),
+        ({"divisor": 32, "divisor_mode": "pad"}, 32 * 64),
+        ({"divisor": 10, "divisor_mode": "pad"}, 0),
+        ({"scale": (80, 60), "through_view": True}, 60 * 80),
+        ({"flip": True}, 30 * 40),
+        ({"ratios": [0.5, 1.0]}, 30 * 40),
+    ],
+)
+def test_scores_of_every_class_are_held_for_these_pixels(options, pixels):
+    protocol = Protocol(**options)
+    assert protocol.held((30, 40)) == pixels
+    shape = infer(pixelwise, picture(30, 40), protocol, (30, 40)).shape[-2:]
+    assert shape.numel() <= max(pixels, 64 * 80)
+
+
+def test_views_are_added_up_without_touching_their_logits():
+    views = [torch.randn(1, 3, 4, 5) for _ in range(3)]
+    before = [view.clone() for view in views]
+    mean_probability(views, (4, 5), Protocol())
+    assert all(torch.equal(view, kept) for view, kept in zip(views, before, strict=True))
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 33), (5, 40), (1, 1), (37, 26)])
@@ -196,6 +263,14 @@ def test_sums_may_be_kept_on_the_cpu():
         ({"ratios": [0.0]}, "above 0"),
         ({"scale": [512]}, "two whole numbers"),
         ({"divisor": 0}, "divisor"),
+        ({"divisor": "wide"}, "evaluation.divisor=wide — expected a whole number"),
+        ({"window_batch": True}, "evaluation.window_batch"),
+        ({"flip": "maybe"}, "evaluation.flip=maybe — expected true or false"),
+        ({"through_view": 1}, "evaluation.through_view"),
+        ({"ratios": 0.5}, "evaluation.ratios=0.5 — expected a list"),
+        ({"ratios": ["x"]}, "evaluation.ratios"),
+        ({"ratios": [1e308]}, "at most 100"),
+        ({"scale": True}, "two whole numbers"),
         ({"divisor_mode": "crop"}, "expected one of resize, pad"),
     ],
 )

@@ -14,53 +14,29 @@ import torch
 from PIL import Image
 
 import seglab
-from seglab import build, checkpoint, export, predict
-from seglab.data.spec import DatasetSpec
+from seglab import export, predict
 from seglab.errors import ConfigError, DataError
-
-NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
-SPEC = DatasetSpec("toy", ("road", "sky", "tree"), ((128, 64, 128), (70, 130, 180), (10, 120, 10)))
+from tests.predicting import NET, SPEC, files, network, photograph, runner, save
 
 
-def save(config, path, spec=SPEC):
-    """A checkpoint of an untrained network; no data set is at hand."""
-    module = torch.nn.ModuleDict({"model": build.build_model(config, spec.num_classes)})
-    content = {"state_dict": module.state_dict(), "global_step": 7}
-    checkpoint.embed(content, config, spec)
-    torch.save(content, path)
-    return path
-
-
-@pytest.fixture
-def ckpt(compose, tmp_path):
-    return save(
-        compose("train", ["data=folder", "augment.extra=[{_target_: albumentations.GaussNoise}]", *NET]),
-        tmp_path / "net.ckpt",
-    )
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory):
+    extra = "augment.extra=[{_target_: albumentations.GaussNoise}]"
+    return network(tmp_path_factory.mktemp("net") / "net.ckpt", extra)
 
 
 @pytest.fixture
 def source(tmp_path):
     """Photographs in several formats and folders."""
-    folder, generator = tmp_path / "photos", np.random.default_rng(0)
+    folder = tmp_path / "photos"
     for name, mode in {"a.png": "RGB", "deep/er/b.jpg": "RGB", "deep/grey.png": "L", "c.webp": "RGBA"}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 255, (30, 41, 3), np.uint8)).convert(mode).save(folder / name)
+        photograph(folder / name, mode=mode)
     return folder
 
 
 @pytest.fixture
-def run(compose, ckpt, source, tmp_path):
-    def run(*overrides: str):
-        common = [f"ckpt={ckpt}", f"source={source}", f"output={tmp_path / 'out'}", "device=cpu"]
-        predict.predict_images(compose("predict", [*common, *overrides]))
-        return tmp_path / "out"
-
-    return run
-
-
-def files(folder) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+def run(ckpt, source, tmp_path):
+    return runner(ckpt, source, tmp_path / "out")
 
 
 def test_every_image_gets_three_files_in_a_mirrored_tree(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from rich.console import Console
@@ -63,6 +64,24 @@ def test_an_overlay_keeps_the_image_where_void_and_has_the_classes_in_its_legend
     legend = picture[360:].reshape(-1, 3)
     assert (legend == PALETTE[0]).all(1).any()
     assert not (legend == PALETTE[2]).all(1).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(20000, 1), (1, 20000), (1, 1), (48, 20)])
+def test_an_overlay_is_not_longer_than_its_image_unless_that_is_small(height, width):
+    image, ids = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    shown = visualize.overlay_with_legend(image, ids, CLASSES, PALETTE)
+    assert shown.shape[1] == max(480, width)
+    assert shown.shape[0] <= max(500, height) + 100
+
+
+def test_an_overlay_fits_into_a_jpeg_whatever_its_image(tmp_path):
+    image, ids = np.zeros((70_000, 3, 3), np.uint8), np.zeros((70_000, 3), np.uint8)
+    visualize.save(visualize.overlay_with_legend(image, ids, CLASSES, PALETTE), tmp_path / "a.jpg")
+    assert 20_000 < Image.open(tmp_path / "a.jpg").height < 65_500
+
+
+def test_the_height_of_a_panel_is_bounded():
+    assert visualize.fit(np.zeros((20_000, 1, 3), np.uint8), 360).shape == (2**15, 360, 3)
 
 
 def test_a_legend_flows_over_lines_and_shortens_what_does_not_fit():

@@ -50,16 +50,19 @@ def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
         return Header(image.height, image.width, image.mode, _orientation(image))
 
 
-def read_image(path: str, max_pixels: int = MAX_PIXELS, exif: str = "ignore") -> np.ndarray:
+def read_image(
+    path: str, max_pixels: int = MAX_PIXELS, exif: str = "ignore", limit: str = "data.dataset.max_pixels"
+) -> np.ndarray:
     """[H, W, 3] uint8 RGB of the stored pixels.
 
     Grey is repeated, alpha dropped, CMYK converted by Pillow's plain formula, and of 16-bit grey the high byte kept;
     each kind is announced once. ``exif="apply"`` turns the picture upright (``orient`` does the same to its label).
+    ``limit`` is the key of the command that sets ``max_pixels``.
     """
-    with _open(path, max_pixels) as image:
+    with _open(path, max_pixels, limit) as image:
         orientation = _orientation(image)
         if orientation != 1 and exif == "ignore":
-            _announce("EXIF rotation is ignored: labels are drawn on stored pixels (data.dataset.exif=apply)", path)
+            _announce("EXIF rotation is ignored: labels are drawn on stored pixels", path)
         mode = image.mode
         if mode.startswith("I"):
             _announce("16-bit grey images are reduced to their high byte", path)
@@ -133,7 +136,7 @@ def _ids_of_colours(rgb: np.ndarray, colours: Mapping[tuple[int, int, int], int]
 
 
 @contextmanager
-def _open(path: str, max_pixels: int) -> Iterator[Image.Image]:
+def _open(path: str, max_pixels: int, limit: str = "data.dataset.max_pixels") -> Iterator[Image.Image]:
     """An image file opened for the body of a ``with``; whatever goes wrong there becomes a DataError naming it."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's limit may not undercut the configured one.
@@ -141,12 +144,13 @@ def _open(path: str, max_pixels: int) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(
-                    f"{path}: {image.width}x{image.height} pixels — at most {max_pixels} are read"
-                    " — set data.dataset.max_pixels"
+                    f"{path}: {image.width}x{image.height} pixels — at most {max_pixels} are read — set {limit}"
                 )
             yield image
     except (DataError, KeyboardInterrupt):
         raise
+    except Image.DecompressionBombError as error:  # of twice Pillow's own limit, before the size can be asked for
+        raise DataError(f"{path}: {error} — at most {max_pixels} pixels are read — set {limit}") from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file — restore it, or prepare the dataset again") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes.

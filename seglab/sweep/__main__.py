@@ -46,11 +46,14 @@ def main() -> None:
     """Entry point."""
     given = arguments().parse_args()
 
+    import sys
+
     from seglab import cli
     from seglab.errors import UserError
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may hold what the terminal cannot show
     cli.outlast_readers()
-
     try:
         summarise(given)
     except UserError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,23 @@ from typing import Any, TypeAlias
 from seglab import trust
 from seglab.errors import CheckpointError, ConfigError, DataError
 from seglab.multirun import record
+from seglab.multirun.record import is_number, shown
 from seglab.run import holder
+from seglab.scores import FRACTIONS, name_of
 
 Scalar: TypeAlias = str | int | float | bool | None
 
 SEED = "seed"
 NOT_FACTORS = (*record.WITHOUT_EFFECT, "hydra")
 NOT_STARTED = "not started"
+PER_CLASS = frozenset({"IoU", "Acc", "Dice", "Precision", "Recall", "Fscore", "BoundaryIoU"})
+"""Fractions of which there is a list."""
+COUNTS = frozenset({"parameters", "trained", "step", "classes"})
+LOSSES = frozenset({"loss", "NLL"})
+"""Numbers in ``metrics.json`` that are no fractions."""
+LARGEST_CONFIG, DEEPEST_CONFIG = 100_000, 100
+"""Values in a run's configuration, and mappings in mappings; a thousand and ten are usual. YAML's aliases can make more
+than any memory holds."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Run:
                     if line.get("step") and line.get(key):
                         steps.append(int(float(line["step"])))
                         values.append(float(line[key]))
-        except (OSError, ValueError, csv.Error):
+        except (OSError, ValueError, OverflowError, csv.Error):
             n = min(len(steps), len(values))  # what stands before a broken line
             return steps[:n], values[:n]
         return steps, values
@@ -60,8 +71,11 @@ class Run:
         """Names of the classes, from the newest table of the test split, else of val; empty without one."""
         for stage in ("test", "val"):
             for path in sorted((self.folder / "tables").glob(f"{stage}_*.csv"), reverse=True):
-                with path.open(newline="") as file:
-                    names = [line.get("class") for line in csv.DictReader(file)]
+                try:
+                    with path.open(newline="") as file:
+                        names = [line.get("class") for line in csv.DictReader(file)]
+                except (OSError, ValueError, csv.Error):
+                    continue
                 if names and all(names):
                     return [str(name) for name in names]
         return []
@@ -107,33 +121,36 @@ def collect(folder: str | Path) -> Sweep:
         DataError: no finished run in it, or a ``sweep.json`` that cannot be read.
     """
     folder = Path(folder)
-    plan = read_plan(folder)
+    plan, problems = read_plan(folder)
     jobs: dict[str, dict[str, Any]] = plan.get("jobs") or {}
     for job in jobs.values():
-        job.get("factors", {}).pop("trial", None)  # a search's number of the run: it names it, it is no choice
+        job["factors"].pop("trial", None)  # a search's number of the run: it names it, it is no choice
     found = [path.name for path in children(folder) if is_run(path)]
     if not jobs and not found:
         raise ConfigError(nothing_in(folder))
     runs: list[Run] = []
     unfinished: list[tuple[str, str]] = []
-    problems = [f"{name}: not among the jobs of {record.FILE}: left out" for name in found if jobs and name not in jobs]
+    told = {problem.partition(": ")[0] for problem in problems}
+    unknown = [name for name in found if jobs and name not in jobs and name not in told]
+    problems += [f"{name}: not among the jobs of {record.FILE}: left out" for name in unknown]
     for name in jobs or found:
         try:
             why = unfinished_because(folder / name)
             if why is None:
-                runs.append(read_run(folder / name, jobs.get(name, {}).get("factors", {})))
+                runs.append(read_run(folder / name, jobs[name]["factors"] if jobs else {}))
             else:
                 unfinished.append((name, why))
         except DataError as error:
             problems.append(f"{name}: {error}: left out")
     if not runs:
+        left_out = listed([*problems, *(f"{name}: {why}" for name, why in unfinished)])
         raise DataError(
             f"{folder}: no finished run among {len(jobs or found)} jobs — run the sweep's command again, it goes on "
-            f"with them:{listed([*problems, *(f'{name}: {why}' for name, why in unfinished)])}"
+            f"with them (and does one anew whose folder you delete):{left_out}"
         )
     refuse_mixed(folder, runs)
-    factors = varied(job.get("factors", {}) for job in jobs.values()) if jobs else from_overrides(runs)
-    problems += without_duplicates(runs) + different_data(runs)
+    factors = varied(job["factors"] for job in jobs.values()) if jobs else from_overrides(runs)
+    problems += without_other_data(runs) + without_duplicates(runs)
     published = read_published(plan.get("published"), next(iter(factors), None))
     title = str(plan.get("title") or plan.get("name") or folder.resolve().name)
     baseline = plan.get("baseline") or None
@@ -149,29 +166,31 @@ def read_published(about: Mapping[str, Any] | None, factor: str | None) -> Publi
     return Published(source, setting, str(about.get("metric") or "mIoU"), factor, values)
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
-    """``sweep.json``; empty where there is none.
+def read_plan(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """``sweep.json``, empty where there is none, and a line for everything in it that cannot be used.
 
     Raises:
         ConfigError: no such folder.
-        DataError: it cannot be read.
+        DataError: it cannot be read, or none of its jobs can be used.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder — give the folder of a multirun, such as runs/sweeps/NAME")
     path = folder / record.FILE
     if not path.exists():
-        return {}
+        return {}, []
     try:
-        plan = read_object(path)
-        jobs = plan.get("jobs") or {}
-        if not isinstance(jobs, dict) or not all(isinstance(job, dict) for job in jobs.values()):
-            raise DataError(f"{record.FILE} has no jobs by folder name")
+        content = read_object(path)
+        plan, problems = record.parse(content)
+        if content.get("jobs") and not plan["jobs"]:
+            raise DataError(f"{record.FILE} has no job that can be used ({problems[-1]})")
+    except record.NewerPlan as error:
+        raise DataError(f"{folder}: {error}") from None
     except DataError as error:
         raise DataError(
             f"{folder}: {error} — type the sweep's command again, which writes it anew, or delete {path} to have the "
             "factors read from the runs' overrides"
         ) from None
-    return plan
+    return plan, problems
 
 
 def children(folder: Path) -> list[Path]:
@@ -226,18 +245,46 @@ def read_run(path: Path, factors: Mapping[str, Scalar]) -> Run:
     if not (path / "metrics.json").exists():
         raise DataError("done, but has no metrics.json")
     metrics = read_object(path / "metrics.json")
+    if wrong := impossible(metrics):
+        raise DataError(f"metrics.json: {wrong}")
     config = read_config(path / "config.yaml")
     data = read_object(path / "provenance.json").get("data")
-    if not isinstance(data, dict) or not data.get("dataset"):
+    if not isinstance(data, dict) or not isinstance(data.get("dataset"), str) or not data["dataset"]:
         raise DataError("provenance.json does not name the data set")
+    fingerprint = data.get("fingerprint")
+    if fingerprint is not None and not isinstance(fingerprint, str):
+        raise DataError(f"provenance.json: the data's fingerprint is {shown(fingerprint)} — expected a text")
     seed = factors.get(SEED, config.get(SEED))
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise DataError(f"its seed is {seed!r}, not a whole number")
     seconds = read_object(path / "status.json").get("seconds")
+    if seconds is not None and not (is_number(seconds) and seconds >= 0):
+        raise DataError(f"status.json: seconds is {shown(seconds)} — expected a number, 0 or more")
     return Run(
         path, {key: value for key, value in factors.items() if key != SEED}, seed, "done", metrics, config,
-        float(seconds) if isinstance(seconds, int | float) else None, str(data["dataset"]), data.get("fingerprint"),
+        None if seconds is None else float(seconds), data["dataset"], fingerprint,
     )  # fmt: skip
+
+
+def impossible(metrics: Mapping[str, Any]) -> str | None:
+    """The first value that cannot be what its name says, with what it should be; None where all can.
+
+    Null stands for what could not be computed.
+    """
+    for key, value in metrics.items():
+        name = name_of(key)
+        several = name in PER_CLASS and isinstance(value, list)
+        for each in value if several else [value]:
+            if each is None:
+                continue
+            fine = is_number(each)
+            if name in FRACTIONS and not (fine and 0 <= each <= 1):
+                return f"{key} {'holds' if several else 'is'} {shown(each)} — expected a fraction from 0 to 1"
+            if name in COUNTS and not (fine and each >= 0):
+                return f"{key} is {shown(each)} — expected a number, 0 or more"
+            if (name in LOSSES or isinstance(each, float)) and not fine:
+                return f"{key} is {shown(each)} — expected a finite number"
+    return None
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -250,8 +297,8 @@ def read_object(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"no {path.name}") from None
-    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
-        raise DataError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None
+    except (OSError, ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        raise DataError(f"{path.name} cannot be read ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path.name} holds no JSON object")
     return content
@@ -265,19 +312,36 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        text, depth = path.read_text(), 0
+        for event in yaml.parse(text, loader):  # building deep nests overflows the C loader's stack
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_CONFIG:
+                raise ValueError(f"nested more than {DEEPEST_CONFIG} deep")
+        content = yaml.load(text, loader)
     except FileNotFoundError:
         raise DataError(f"no {path.name}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:  # TypeError: a list as a key
+        raise DataError(f"{path.name} cannot be read ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path.name} holds no configuration")
+    left, count = [content], 0
+    while left:
+        node: Any = left.pop()
+        left += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        if (count := count + 1) > LARGEST_CONFIG:
+            raise DataError(f"{path.name} holds more than {LARGEST_CONFIG} values, or itself")
     try:
         trust.refuse_interpolations(content, path.name)
     except CheckpointError as error:
         raise DataError(str(error)) from None
     return content
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def refuse_mixed(folder: Path, runs: Iterable[Run]) -> None:
@@ -343,14 +407,11 @@ def parse(text: str) -> Scalar:
 
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        if isinstance(value, str) and value[:1] in "+-.0123456789":
+            value = float(value)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # a date that does not exist is a ValueError
         return text
-    if isinstance(value, str):
-        try:
-            return float(value) if value[:1] in "+-.0123456789" else value
-        except ValueError:
-            return value
-    return value if isinstance(value, int | float | bool | None) else text
+    return value if record.is_scalar(value) else text
 
 
 def configured(config: Mapping[str, Any], key: str) -> Scalar:
@@ -358,7 +419,7 @@ def configured(config: Mapping[str, Any], key: str) -> Scalar:
     node: Any = config
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
-    return node if isinstance(node, str | int | float | bool) else None
+    return node if record.is_scalar(node) else None
 
 
 def same(a: Scalar, b: Scalar) -> bool:
@@ -380,9 +441,7 @@ def without_duplicates(runs: list[Run]) -> list[str]:
     """Keep one run of the same choices and seed, the one started last; two of them would pass for two seeds."""
     kept: dict[str, Run] = {}
     said = []
-    for run in sorted(
-        runs, key=lambda run: str(record.atomic.read_json(run.folder / "provenance.json").get("started"))
-    ):
+    for run in sorted(runs, key=started):
         key = json.dumps([run.factors, run.seed], default=str)
         if key in kept:
             said.append(
@@ -393,14 +452,35 @@ def without_duplicates(runs: list[Run]) -> list[str]:
     return said
 
 
-def different_data(runs: Iterable[Run]) -> list[str]:
-    """A line where the runs' data have one name and different files."""
-    prints = {run.fingerprint for run in runs} - {None}
-    return (
-        [f"{len(prints)} different sets of files under one data set's name: the runs may not be comparable"]
-        if len(prints) > 1
-        else []
+def started(run: Run) -> str:
+    """When it was started, as text that sorts by time; empty where nobody knows."""
+    found = record.atomic.read_json(run.folder / "provenance.json").get("started")
+    return found if isinstance(found, str) else ""
+
+
+def without_other_data(runs: list[Run]) -> list[str]:
+    """Keep the runs on the files that most of them saw (of as many, those of the newest run), where files have changed.
+
+    A mean over runs on different files means nothing. Runs that do not say which files they saw stay, and are named.
+    """
+    prints = Counter(run.fingerprint for run in runs if run.fingerprint)
+    unsaid = [run.folder.name for run in runs if not run.fingerprint]
+    said = []
+    if prints and unsaid:
+        said.append(f"{', '.join(unsaid)}: does not say which files it saw; taken for those of the others")
+    if len(prints) < 2:
+        return said
+    most = max(prints.values())
+    kept = max((run for run in runs if prints.get(run.fingerprint or "") == most), key=started).fingerprint
+    said.append(
+        f"{len(prints)} different sets of files under the data set's name {runs[0].dataset}: the table is of the one "
+        f"that {most} of {len(runs)} runs saw (fingerprint {kept})"
     )
+    for run in runs:
+        if run.fingerprint and run.fingerprint != kept:
+            said.append(f"{run.folder.name}: saw other files (fingerprint {run.fingerprint}): left out")
+    runs[:] = [run for run in runs if not run.fingerprint or run.fingerprint == kept]
+    return said
 
 
 def listed(lines: list[str], most: int = 10) -> str:

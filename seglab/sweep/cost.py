@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from seglab import atomic, trust
 from seglab.errors import CheckpointError, ConfigError
+from seglab.multirun.record import is_number
 
 if TYPE_CHECKING:
     from seglab.sweep.collect import Run, Sweep
@@ -102,8 +103,8 @@ def measure_networks(
             notes.append(f"{run.folder.name}: cost not measured ({brief(error)})")
     if not modules:
         return {}, notes
-    batch = benchmark.random_batch(size, 1, classes, place)
     try:
+        batch = benchmark.random_batch(size, 1, classes, place)
         found = benchmark.measure(modules, batch, rounds, warmup=2, steps=False)
     except Exception as error:  # out of memory, or a size that a network does not take
         return {}, [*notes, f"costs not measured at {size[0]}x{size[1]} ({brief(error)}): choose another --size"]
@@ -115,11 +116,11 @@ def measure_networks(
 def read(path: Path) -> dict[str, Cost]:
     """What was measured before; empty where nothing can be read."""
     kept = {}
-    for key, about in (atomic.read_json(path).get("networks") or {}).items():
-        try:
-            kept[key] = Cost(float(about["gflops"]), float(about["latency"]), str(about["setting"]))
-        except (KeyError, TypeError, ValueError):
-            continue
+    networks = atomic.read_json(path).get("networks")
+    for key, about in networks.items() if isinstance(networks, dict) else ():
+        numbers: list[Any] = [about.get(name) for name in ("gflops", "latency")] if isinstance(about, dict) else [None]
+        if all(is_number(value) and value >= 0 for value in numbers) and isinstance(about.get("setting"), str):
+            kept[key] = Cost(float(numbers[0]), float(numbers[1]), about["setting"])
     return kept
 
 
@@ -134,14 +135,17 @@ def network_key(run: Run, size: Sequence[int], device: str) -> str:
 def costly(node: Any) -> Any:
     """A configuration without what costs nothing."""
     if isinstance(node, Mapping):
-        return {key: costly(value) for key, value in node.items() if key not in COSTLESS}
+        return {str(key): costly(value) for key, value in node.items() if key not in COSTLESS}  # sortable
     return [costly(value) for value in node] if isinstance(node, list) else node
 
 
 def crop(config: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width that training saw."""
-    given = (config.get("augment") or {}).get("crop")
-    return (int(given[0]), int(given[1])) if given else (512, 512)
+    augment = config.get("augment")
+    given = augment.get("crop") if isinstance(augment, Mapping) else None
+    sides = given if isinstance(given, list) and len(given) == 2 else [512, 512]
+    fine = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    return (sides[0], sides[1]) if fine else (512, 512)
 
 
 def class_count(run: Run) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglab import __version__, atomic
-from seglab.multirun.record import clock
+from seglab.multirun.record import clock, is_number
 from seglab.sweep.collect import configured, written
 from seglab.sweep.markup import Cell, figure, note, number, render, section
 from seglab.sweep.plots import style
@@ -296,7 +296,7 @@ def pictures(table: Table) -> str:
         try:
             with Image.open(path) as picture:
                 content = shrunk(picture)
-        except (OSError, ValueError) as error:  # a picture cut short does not take the report along
+        except Exception as error:  # Pillow raises nearly anything; one file does not take the report along
             shown.append(note(f"{path.name} cannot be read: {error}"))
             continue
         text = f"{run.folder.name}, {path.stem.replace('_', ' ')}: image, label, prediction, error."
@@ -318,6 +318,7 @@ def shrunk(picture: Image) -> bytes:
 
 def confusion(run: Run) -> tuple[bytes, str]:
     """PNG of the newest confusion matrix of a run, and what it is; empty without one."""
+    import numpy as np
     from PIL import Image
 
     from seglab import visualize
@@ -325,14 +326,24 @@ def confusion(run: Run) -> tuple[bytes, str]:
     for stage in ("test", "val"):
         for path in sorted((run.folder / "tables").glob(f"{stage}_*.json"), reverse=True):
             found: dict[str, Any] = atomic.read_json(path)
-            names = run.classes()
-            if len(found.get("matrix") or ()) == len(names) > 0:
-                picture = Image.fromarray(visualize.confusion_picture(found["matrix"], names))
+            names, matrix = run.classes(), found.get("matrix")
+            if names and is_matrix(matrix, len(names)):
+                picture = Image.fromarray(visualize.confusion_picture(np.asarray(matrix, np.float64), names))
                 picture.thumbnail((WIDEST, WIDEST))
                 stream = io.BytesIO()
                 picture.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
                 return stream.getvalue(), f"{run.folder.name}, {stage} at step {found.get('step')}: confusion matrix."
     return b"", ""
+
+
+def is_matrix(value: object, classes: int) -> bool:
+    """Whether it is [classes, classes] counts."""
+    return (
+        isinstance(value, list)
+        and len(value) == classes
+        and all(isinstance(row, list) and len(row) == classes for row in value)
+        and all(is_number(count) and count >= 0 for row in value for count in row)
+    )
 
 
 def runs(table: Table) -> str:
@@ -363,13 +374,14 @@ def provenance(table: Table) -> str:
 
     for run in (run for row in table.rows for run in row.runs):
         about = atomic.read_json(run.folder / "provenance.json")
-        git, versions, command = (about.get(key) or {} for key in ("git", "versions", "command"))
+        git, versions = (value if isinstance(value := about.get(key), dict) else {} for key in ("git", "versions"))
+        command = about.get("command")
         add("git commit", git and f"{git.get('commit')}{' with changes' if git.get('dirty') else ''}")
         for package in ("seglab", "torch", "lightning", "python"):
             add(package, versions.get(package))
         add("platform", about.get("platform"))
         add("host", about.get("host"))
-        add("command", " ".join(map(str, command)))
+        add("command", " ".join(map(str, command)) if isinstance(command, list) else command)
     shown = {
         key: [*values][:5] + ([f"and {len(values) - 5} more"] if len(values) > 5 else [])
         for key, values in found.items()

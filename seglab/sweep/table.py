@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,8 @@ from typing import Any
 
 from seglab.errors import ConfigError
 from seglab.multirun import record
+from seglab.multirun.record import is_number, shown
+from seglab.scores import name_of
 from seglab.sweep import statistics as over_seeds
 from seglab.sweep.collect import Run, Scalar, Sweep, same, written
 from seglab.sweep.cost import Cost
@@ -133,15 +134,22 @@ def with_metric(sweep: Sweep, metric: str) -> tuple[list[Run], list[str]]:
         known = sorted({key for run in sweep.runs for key, value in run.metrics.items() if is_number(value)})
         raise ConfigError(
             f"{sweep.folder}: no run has a number under {metric!r} in its metrics.json — choose with --metric one of "
-            f"{', '.join(known) or 'none: train the runs with test=last'}"
+            f"{', '.join(known) or 'none: train the runs with test=last'}{instead(metric, known)}"
         )
     lacking = [run for run in sweep.runs if not is_number(run.metrics.get(metric))]
-    return having, [f"{run.folder.name}: has no {metric}: left out" for run in lacking]
+    return having, [f"{run.folder.name}: {without(run, metric)}: left out" for run in lacking]
 
 
-def is_number(value: object) -> bool:
-    """Whether a metric can be averaged."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def instead(metric: str, known: Sequence[str]) -> str:
+    """The keys of the same score of another split or step."""
+    found = [key for key in known if name_of(key) == name_of(metric)]
+    return f"; of the same kind: --metric {' or --metric '.join(found)}" if found else ""
+
+
+def without(run: Run, metric: str) -> str:
+    """Why a run has no number of a metric."""
+    value = run.metrics.get(metric)
+    return f"has no {metric}" if value is None else f"metrics.json: {metric} is {shown(value)} — expected a number"
 
 
 def grouped(sweep: Sweep, runs: Sequence[Run]) -> Iterator[tuple[dict[str, Scalar], tuple[Run, ...]]]:

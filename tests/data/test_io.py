@@ -168,6 +168,16 @@ def test_an_image_above_the_pixel_limit_is_refused_before_it_is_decoded(tmp_path
     assert io.read_image(path, max_pixels=2000).shape == (50, 40, 3)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("pixels", [1999, 500])  # Pillow refuses twice its own limit by itself
+def test_the_pixel_limit_is_said_with_the_key_of_the_command(tmp_path, monkeypatch, pixels):
+    path = png(tmp_path / "big.png", np.zeros((50, 40), np.uint8))
+    monkeypatch.setattr(io.Image, "MAX_IMAGE_PIXELS", pixels)
+    for limit, said in (({}, "data.dataset.max_pixels"), ({"limit": "max_pixels"}, "set max_pixels")):
+        with pytest.raises(DataError, match=rf"big\.png: .* — at most {pixels} .*{said}$"):
+            io.read_image(path, pixels, **limit)
+
+
 def test_unicode_spaces_and_newlines_in_names_are_no_obstacle(tmp_path):
     path = tmp_path / "straße 1\nß .png"
     assert np.array_equal(io.read_label(png(path, IDS)), IDS)

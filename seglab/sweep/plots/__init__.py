@@ -33,7 +33,8 @@ def fitting(table: Table) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """The figures that a table's factors ask for: file name and what draws it."""
     numbers = [factor for factor in numeric(table) if len(series(table, factor)) <= MOST_SERIES]
     for factor in numbers:
-        yield ("swept" if len(numbers) == 1 else f"swept_{factor}"), lambda factor=factor: swept(table, factor)  # type: ignore[misc]
+        own = factor.replace("/", "_")  # a file beside the others, whatever the factor's name
+        yield ("swept" if len(numbers) == 1 else f"swept_{own}"), lambda factor=factor: swept(table, factor)  # type: ignore[misc]
     if len(table.factors) == 2:
         yield "heatmap", lambda: heatmap(table)
     elif table.factors and not numbers:
