@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import islice, product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ from seglab.ops.resize import resize_logits
 from seglab.types import IGNORE
 
 Size = tuple[int, int]
+if TYPE_CHECKING:
+    Sides = Size
+else:  # as given, one number stands for a square
+    Sides = Size | int
 Network = Callable[..., Tensor]
 """``image [n, 3, h, w] -> logits [n, K, h', w']``; where a label follows the image: ``(image, label [n, h, w])``."""
 
@@ -66,13 +70,13 @@ class Protocol:
         accumulate: where windows and views are added up: the network's ``device``, or ``cpu`` for huge pictures.
     """
 
-    scale: Size | None = None
+    scale: Sides | None = None
     ratios: tuple[float, ...] = (1.0,)
     multiscale_base: Literal["scale", "image"] = "scale"
     flip: bool = False
     mode: Literal["whole", "slide"] = "whole"
-    window: Size | None = None
-    stride: Size | None = None
+    window: Sides | None = None
+    stride: Sides | None = None
     window_batch: int = 4
     divisor: int | None = None
     divisor_mode: Literal["resize", "pad"] = "resize"

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from seglab.backbones import weights as files
 from seglab.backbones.pyramid import Pyramid
+from seglab.checks import within
 from seglab.errors import ConfigError
 
 LIKED: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False, "always_partition": True}
@@ -75,6 +76,8 @@ class Timm(nn.Module):
             raise ConfigError(
                 f"both pretrained=true and weights={weights} — expected one source: set backbone.pretrained=false"
             )
+        if drop_path_rate is not None:
+            within("backbone.drop_path_rate", drop_path_rate, 0, 1)
         if isinstance(image_size, int):
             image_size = (image_size, image_size)
         size = None if image_size is None else (int(image_size[0]), int(image_size[1]))

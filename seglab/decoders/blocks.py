@@ -31,6 +31,10 @@ class ConvNormAct(nn.Sequential):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm = nn.BatchNorm2d, dilation: int = 1
     ) -> None:
+        if out_channels < 1:
+            raise ConfigError(
+                f"a convolution of {out_channels} channels — expected 1 or more: set width under decoder or auxiliary"
+            )
         padding = kernel_size // 2 * dilation
         convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

@@ -24,7 +24,8 @@ class Optimisation:
         head_lr, layer_decay, no_decay: see :func:`seglab.optim.parameter_groups`.
 
     Raises:
-        ConfigError: a learning rate or weight decay that is not a number >= 0.
+        ConfigError: a learning rate or weight decay that is not a number >= 0; called, options that the optimiser
+            refuses.
     """
 
     def __init__(
@@ -52,7 +53,12 @@ class Optimisation:
             layer_decay=self.layer_decay,
             no_decay=self.no_decay,
         )
-        optimizer = self.optimizer(groups)
+        try:
+            optimizer = self.optimizer(groups)
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:
+            raise ConfigError(
+                f"optim.optimizer refuses its options ({error}) — change or drop what it names"
+            ) from error
         scheduler = self.schedule(optimizer, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

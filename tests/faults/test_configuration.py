@@ -71,6 +71,10 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest_one(override, name
         ("classifier.tau=abc", "classifier.tau=abc", "a number"),
         ("classifier.tau=true", "classifier.tau=true", "a number"),
         ("decoder.width=-1", "decoder", "-1"),
+        ("decoder.width=0", "decoder", "1 or more"),
+        ("auxiliary=fcn auxiliary.width=0", "auxiliary", "1 or more"),
+        ("optim.optimizer.betas=[]", "optim.optimizer", "drop what it names"),
+        ("optim.schedule.power=-1", "optim.schedule.power=-1", ">= 0"),
         ("decoder.width=wide", "decoder.width=wide", "a whole number"),
         ("optim.schedule=null", "optim.schedule=null", "_target_"),
         ("optim.optimizer=null", "optim.optimizer=null", "_target_"),
@@ -83,9 +87,14 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest_one(override, name
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_meant_is_refused_by_its_key(override, key, expected, tmp_path):
-    said = refusal(tmp_path, override)
+    said = refusal(tmp_path, *override.split())
     assert key in said
     assert expected in said
+
+
+def test_one_number_still_stands_for_a_square(tmp_path):
+    protocol = ["evaluation.mode=slide", "evaluation.window=32", "evaluation.stride=24"]
+    fit(tiny(tmp_path / "run", *protocol, "trainer.max_steps=1", "test=null"), tmp_path / "run")
 
 
 OTHERS = {"evaluate": evaluate.score, "predict": predict.predict_images, "export": export.write}
