@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,9 +132,12 @@ def _stats(source: FileSource, split: str) -> Iterable[tuple[str, os.stat_result
         for path in (pair.image, pair.label):
             if path is not None:
                 try:
-                    yield path, os.stat(source.path(path))
+                    status = os.stat(source.path(path))
                 except OSError as error:
                     raise DataError(f"{source.path(path)}: {error.strerror} — restore the file") from error
+                if not stat.S_ISREG(status.st_mode):
+                    raise DataError(f"{source.path(path)}: no regular file — an image file is expected — remove it")
+                yield path, status
 
 
 def _verdict_file(source: FileSource, split: str) -> Path | None:
@@ -142,7 +146,10 @@ def _verdict_file(source: FileSource, split: str) -> Path | None:
     if not os.path.isabs(home):
         return None  # no home directory
     facts = [source.spec.name, split, os.path.realpath(source.root), str(sorted(source.spec.table.items()))]
-    facts += [f"{path}:{status.st_size}:{status.st_mtime_ns}" for path, status in _stats(source, split)]
+    try:
+        facts += [f"{path}:{status.st_size}:{status.st_mtime_ns}" for path, status in _stats(source, split)]
+    except DataError:
+        return None  # the check itself lists all such files
     return Path(home, "seglab", "checked", digest(facts))
 
 

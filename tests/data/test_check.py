@@ -199,3 +199,28 @@ def test_paths_are_sorted_by_code_point(root, mini):
         mini.label(root / "val" / "labels" / f"{name}.png", (0, 1))
     stems = [Path(name).name for name in camvid(root).names("val")]
     assert stems == ["0001TP_000000", "0001TP_000001", "0001TP_000002", "A", "Z", "a b", "ä"]
+
+
+@pytest.mark.parametrize("kind", ["images/0001TP_000001.jpg", "labels/0001TP_000001.png"])
+@pytest.mark.parametrize("level", ["headers", "full"])
+def test_a_pipe_among_the_files_is_named_by_every_check(root, pipe, kind, level):
+    file = root / "train" / kind
+    file.unlink()
+    pipe.rename(file)
+    assert camvid(root).names("train")[1].endswith("0001TP_000001")
+    message = refusal(root, level=level)
+    assert "1 of 5 items cannot be used" in message
+    assert f"{file}: cannot be read (it is a pipe" in message
+    with pytest.raises(DataError, match=rf"{file}: no regular file"):
+        camvid(root).fingerprint("train")
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read_and_not_the_end_of_the_listing(root):
+    loop = root / "train" / "images" / "0001TP_000001.jpg"
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    (root / "train" / "images" / "loop").symlink_to("loop")  # no data: it has no suffix
+    source = camvid(root)
+    source.check("train")
+    assert len(source.names("train")) == 5
+    assert f"{loop}: cannot be read" in refusal(root, level="full")
