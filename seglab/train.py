@@ -43,9 +43,12 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     from seglab.run import RunFolder
 
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
+    if config["test"] not in ("last", "best", None):
+        raise ConfigError(f"test={config['test']!r} — expected last, best or null")
     with RunFolder(run_dir) as run:
         data = build.build_data(config)
-        for stage in ("fit", "test") if config["test"] else ("fit",):
+        tested = config["test"] and data.splits["test"]
+        for stage in ("fit", "test") if tested else ("fit",):
             data.setup(stage)  # bad data is named before anything is built
         module = build.build_module(config, data.spec)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
@@ -62,7 +65,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         results = scores(module, "val")
         results["best/mIoU"] = getattr(trainer.checkpoint_callback, "best", None)
         run.write_metrics({**build.parameters(module.model), "step": trainer.global_step, **results})
-        if config["test"]:
+        if tested:
             results |= test(trainer, module, data, run, config["test"])
         if trainer.is_global_zero:
             print(f"run folder: {run.path}")
@@ -75,6 +78,9 @@ def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
 
     counts = ", ".join(f"{len(data.names(role))} {role}" for role in ("train", "val"))
     log.info("data: %s, %d classes, %s", data.spec.name, data.spec.num_classes, counts)
+    if config["test"] and config["data"]["splits"]["test"] and not data.splits["test"]:
+        there = ", ".join(data.source.splits)
+        log.info("no test: %s has no split test, only %s — add it, or set data.splits.test=val", data.spec.name, there)
     parts = [type(part).__name__ for part in (module.model.decoder, module.model.classifier)]
     size = build.parameters(module.model)
     log.info(
@@ -100,12 +106,12 @@ def find_resume(config: dict[str, Any], module: Any, run: Any) -> str | None:
 
 def test(trainer: Any, module: Any, data: Any, run: Any, which: str) -> dict[str, Any]:
     """Evaluate the test split with the ``last`` or ``best`` weights."""
-    if which not in ("last", "best"):
-        raise ConfigError(f"test={which!r} — expected last, best or null")
+    same = ", which is also validated on" if set(data.splits["test"]) & set(data.splits["val"]) else ""
+    log.info("test: split %s, %d images%s", data.split("test"), len(data.names("test")), same)
     path = str(run.checkpoints / "best.ckpt") if which == "best" else None
     trainer.test(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
     results = scores(module, "test")
-    results["test/loss"] = trainer.callback_metrics.get("test/loss")
+    results |= {"test/split": data.split("test"), "test/loss": trainer.callback_metrics.get("test/loss")}
     run.write_metrics(results)
     return results
 
