@@ -94,8 +94,9 @@ def test_a_test_of_the_validated_split_says_that_it_is(add, fit, caplog, capsys)
     assert "val at step 1" in printed
 
 
-def test_an_unknown_choice_of_weights_to_test_is_refused_before_training(add, fit):
+def test_an_unknown_choice_of_weights_to_test_is_refused_before_training(add, fit, tmp_path):
     add("train", *[checks()] * 2)
     add("val", checks())
     with pytest.raises(train.ConfigError, match="test='newest' — expected last, best or null"):
         fit("test=newest")
+    assert not (tmp_path / "run").exists()
