@@ -91,6 +91,7 @@ class DataModule(L.LightningDataModule):
         self.prefetch_factor = prefetch_factor
         self._items: dict[str, Items] = {}
         self._checked: set[str] = set()
+        self._judged = False
 
     @property
     def spec(self) -> DatasetSpec:
@@ -141,6 +142,9 @@ class DataModule(L.LightningDataModule):
                     f"split `{split}` has {size} items, fewer than the {world_size} processes that evaluate it"
                     " — lower trainer.devices"
                 )
+            if role == "train" and not self._judged and _first_process():
+                self.source.check_classes(self.splits[role], tolerant=self.on_corrupt == "skip")
+                self._judged = True
 
     def _check(self, role: str) -> None:
         """The slow levels, once and in one process."""

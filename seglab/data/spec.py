@@ -32,11 +32,12 @@ class DatasetSpec:
                 f"dataset {self.name}: {len(self.classes)} classes — at most {IGNORE - 1} fit the 8 bits of a label"
             )
         if self.label_map is not None:
-            wrong = {raw: to for raw, to in self.label_map.items() if to != IGNORE and not 0 <= to < self.num_classes}
+            trains = {*range(self.num_classes), IGNORE}
+            wrong = {raw: to for raw, to in self.label_map.items() if to not in trains or not 0 <= raw <= 0xFFFF}
             if wrong:
                 raise ConfigError(
-                    f"dataset {self.name}: label map sends {wrong}"
-                    f" — train ids are 0..{self.num_classes - 1}, void is {IGNORE} — mend data.dataset.label_map"
+                    f"dataset {self.name}: label map sends {wrong} — stored ids are 0..{0xFFFF}, train ids"
+                    f" 0..{self.num_classes - 1}, void is {IGNORE} — mend data.dataset.label_map"
                 )
 
     @property
