@@ -27,7 +27,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder: a rename within one file system is atomic
+    # In the same folder, for a rename within one file system is atomic, and not longer than a file system allows.
+    beside = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
             yield file
