@@ -42,6 +42,9 @@ PROBES = 8
 SAMPLE, SAMPLE_PIXELS = 128, 1 << 24
 """Labels and pixels read at most, in search of every class that is trained (of large labels no fewer than PROBES)."""
 
+MANY = 1000
+"""Labels read at most before they are said to start at 1."""
+
 REPORTED = 5
 """Faults listed in one message."""
 
@@ -60,7 +63,8 @@ def run(source: FileSource, split: str, level: str) -> None:
     else:
         seen = look(source, split, lambda seen: seen.read >= PROBES)
         if source.table.unknown(seen.labels):
-            look(source, split, sampled, tolerant=True)  # what else they hold tells what they are
+            # What the others hold tells what these are, above all whether 0 is in any.
+            look(source, split, lambda seen: sampled(seen) and (0 in seen.labels or seen.read >= MANY), tolerant=True)
             raise _unknown(source, seen)
         _suspect(source, split, seen, refuse=False)
 
@@ -163,15 +167,20 @@ def classes(source: FileSource, splits: Sequence[str], tolerant: bool = False) -
     total = sum(pair.label is not None for split in splits for pair in source.pairs(split))
     title = f"{source.spec.name}, split {' + '.join(splits)}"
 
+    def strange(seen: Seen) -> bool:
+        return not tolerant and bool(table.unknown(seen.labels))
+
     def read_until(enough: Callable[[Seen], bool]) -> Seen:
-        return sum((look(source, split, enough, tolerant) for split in splits), Seen())
+        looks = (look(source, split, lambda seen: strange(seen) or enough(seen), tolerant) for split in splits)
+        seen = sum(looks, Seen())
+        if strange(seen):
+            raise _unknown(source, seen)
+        return seen
 
     seen = read_until(lambda seen: sampled(seen) or len(seen.found(table)) == number)
     if len(seen.found(table)) < 2 <= number and seen.tried < total:
         _log.info("%s: fewer than two classes in %d labels, so the others are read", title, seen.read)
         seen = read_until(lambda seen: len(seen.found(table)) >= 2)
-    if table.unknown(seen.labels) and not tolerant:
-        raise _unknown(source, seen)
     doubt = judge(seen, total, table, source.remap) if total else None
     if doubt is not None and doubt.fatal:
         raise DataError(f"{title}: {doubt.text}")

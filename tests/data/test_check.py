@@ -250,6 +250,18 @@ def test_a_second_class_is_searched_in_all_labels(tmp_path):
     assert set(source.seen["train"].labels) == {0, 1}
 
 
+def test_the_search_for_a_second_class_ends_at_an_id_without_one(tmp_path):
+    with pytest.raises(DataError, match=r"ids 128 .* as many ids as classes") as caught:
+        classes_of(tmp_path, *[[0]] * 199, [0, 128])
+    assert "'data.dataset.label_map={0: 0, 128: 1}'" in str(caught.value)
+
+
+def test_labels_start_at_1_only_where_many_hold_no_0(tmp_path):
+    with pytest.raises(DataError, match="ids 2 in a label") as caught:
+        classes_of(tmp_path, *[[1, 2]] * 199, [0])  # beyond the sample
+    assert "start at 1" not in str(caught.value)
+
+
 def test_labels_without_a_second_class_are_refused_after_all_were_read(tmp_path):
     with pytest.raises(DataError, match=r"folder, split train: nothing but class background in the 200 training") as c:
         classes_of(tmp_path, *[[0]] * 199, [0, 255])
