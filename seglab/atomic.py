@@ -7,15 +7,25 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from seglab.errors import UserError
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (
+    *NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR, errno.EEXIST,
+)  # fmt: skip
+"""What the system says of a place where nothing can be written."""
 
-class DiskFull(UserError):
-    """A file could not be written for want of space; what stood there before is untouched."""
+
+class Unwritable(UserError):
+    """A file or folder could not be written; what stood there before is untouched."""
+
+
+class DiskFull(Unwritable):
+    """There is no space for it."""
 
 
 @contextmanager
@@ -23,13 +33,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes ``path``'s place when the block ends well, and leaves nothing behind when it does not.
 
     Raises:
-        DiskFull: no space, quota or size limit reached.
+        Unwritable: no space, quota or size limit reached (DiskFull), or no place where files can be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, for a rename within one file system is atomic, and not longer than a file system allows.
     beside = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             yield file
             file.flush()
@@ -37,24 +47,48 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(beside, path)
         sync_folder(path.parent)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
-        full = out_of_space(error)
-        if full is not None:
-            free = shutil.disk_usage(path.parent).free / 2**20
-            raise DiskFull(
-                f"{path}: no space to write it ({full.strerror}; {free:.0f} MiB free) — what stood there before is "
-                "kept; free some space, or choose another folder with hydra.run.dir=…"
-            ) from error
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        cause = system_error(error)
+        if cause is not None:
+            raise unwritable(cause, path) from error
         raise
 
 
-def out_of_space(error: BaseException | None) -> OSError | None:
-    """The full disk, quota or size limit that lies behind an error (torch wraps it), if one does."""
+@contextmanager
+def refused(path: Path) -> Iterator[None]:
+    """For work that writes to ``path`` by other means: the system's refusal becomes a user's error.
+
+    Raises:
+        Unwritable: no space, or no place where files can be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        raise unwritable(error, path) from error
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """The refusal of the system that lies behind an error (torch wraps it), if one does."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def unwritable(cause: OSError, path: Path) -> Unwritable:
+    """The error to raise for a path that the system does not let us write."""
+    if cause.errno not in NO_SPACE:
+        return Unwritable(f"{path}: cannot be written ({cause.strerror}) — expected a place where files can be made")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(there).free / 2**20
+    return DiskFull(
+        f"{path}: no space to write it ({cause.strerror}; {free:.0f} MiB free) — what stood there before is kept; free "
+        "some space"
+    )
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,22 +5,25 @@ What follows from a choice (number of classes, channels, strides) is handed on h
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
+import pkgutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 import torch
 from hydra.errors import InstantiationException
-from torch import nn
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
 
-from seglab import __version__, checkpoint
+from seglab import __version__, checkpoint, checks, trust
 from seglab.classifiers.base import Classifier
 from seglab.errors import CheckpointError, ConfigError, UserError
+from seglab.loop import FitLoop
 from seglab.losses.base import Criterion
 from seglab.segmenter import Segmenter
 
@@ -33,90 +36,73 @@ if TYPE_CHECKING:
 
 Config = Mapping[str, Any]
 
-NETWORK_TARGETS = ("seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "torch.nn.")
-"""What a network's configuration may name when it comes with a checkpoint: never more than modules."""
+
+MISUSE = (
+    InstantiationException, OmegaConfBaseException, TypeError, ValueError, ArithmeticError, LookupError, AssertionError,
+    RuntimeError, ImportError, AttributeError,
+)  # fmt: skip
+"""What Hydra and constructors raise at values that they cannot build with."""
 
 
-def instantiate(node: Any, key: str, allowed: Sequence[str] | None = None, **late: Any) -> Any:
-    """Build the object that a configuration node names.
+def instantiate(node: Any, key: str, **late: Any) -> Any:
+    """Build the object that a configuration node names. Whatever was to be resolved in it has been: nothing is here.
 
     Args:
         node: a mapping with ``_target_``.
         key: where it stands, for error messages.
-        allowed: for a node from a file, the modules whose classes it may name (see :func:`check_targets`).
         late: values known only now; passed to a ``_partial_`` target.
 
     Raises:
-        ConfigError: an unknown target or parameter.
-        CheckpointError: a target that ``allowed`` does not cover.
+        ConfigError: no such node, an unknown target or parameter, a value of a wrong kind or out of range.
     """
-    if allowed is not None:
-        check_targets(node, key, allowed)
+    for place, text in trust.texts(node, key):
+        if "${" in text:  # Hydra would resolve it once more
+            raise ConfigError(f"{place}={text} — expected a value; an interpolation is resolved when it is composed")
+    check_node(node, key)
     try:
         made = hydra.utils.instantiate(node, _convert_="all")
         return made(**late) if late else made
-    except InstantiationException as error:
-        cause = error.__cause__
+    except MISUSE as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, TypeError | ImportError | AttributeError | None):
-            raise ConfigError(f"cannot build {key}: {explain(node, key, error)}") from error
-        raise cause from error
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise ConfigError(f"cannot build {key}: {explain(node, key, error)}") from error
+        if isinstance(cause, torch.OutOfMemoryError) or not isinstance(cause, MISUSE):
+            raise cause from error
+        raise ConfigError(f"cannot build {key} ({node['_target_']}): {reason(cause)}") from error
 
 
-def check_targets(node: Any, key: str, allowed: Sequence[str]) -> None:
-    """Refuse a configuration, from a file, that names anything but classes and functions of the allowed modules.
+def check_node(node: Any, key: str) -> None:
+    """Refuse what is no object's node, and in it and the nodes below parameters that do not exist and wrong values.
 
     Raises:
-        CheckpointError: a target elsewhere, or one of another module reached through an allowed one.
+        ConfigError: names the key, and the nearest one where it is misspelt.
     """
-    for target in targets(node):
-        try:
-            made = hydra.utils.get_object(target) if target.startswith(tuple(allowed)) else None
-        except (ImportError, ValueError):
-            raise CheckpointError(
-                f"{key} names {target}, which this seglab does not have — expected the version that wrote it, or newer"
-            ) from None
-        # A module also gives access to what it imports: where the thing was defined decides.
-        home = getattr(made, "__module__", None) or ""
-        if not (inspect.isclass(made) or inspect.isroutine(made)) or not f"{home}.".startswith(tuple(allowed)):
-            raise CheckpointError(
-                f"{key} names {target}, which is none of {', '.join(allowed)}: not built from a file — if the "
-                "checkpoint is your own, or you have read its configuration, set trust=true"
-            )
-
-
-def targets(node: Any) -> list[str]:
-    """Every ``_target_`` in a configuration, however deep."""
-    if isinstance(node, Mapping):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in targets(value)]
-    if isinstance(node, list | tuple):
-        return [target for value in node for target in targets(value)]
-    return []
-
-
-def explain(node: Config, key: str, error: Exception) -> str:
-    """The reason a target was refused, with the nearest parameter where one was misspelt."""
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        shown = f"a mapping without _target_ ({', '.join(map(str, node))})" if isinstance(node, Mapping) else repr(node)
+        raise ConfigError(f"{key} is {shown} — expected the node of an object: {key}={{_target_: package.Class, …}}")
     try:
-        known = list(inspect.signature(hydra.utils.get_object(node["_target_"])).parameters)
-    except (ImportError, ValueError, KeyError, TypeError, InstantiationException):
-        return reason(error)
-    unknown = [name for name in node if not name.startswith("_") and name not in known]
-    if not unknown:
-        return reason(error)
-    close = difflib.get_close_matches(unknown[0], known, n=1)
-    wanted = f"did you mean {key}.{close[0]}?" if close else f"expected one of {', '.join(known)}"
-    return f"{node['_target_']} has no parameter '{unknown[0]}' — {wanted}"
+        target = pkgutil.resolve_name(node["_target_"])
+        parameters = dict(inspect.signature(target).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        parameters = {}  # Hydra says which part of the name is wrong, and some built-in classes have no signature
+    if parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in node:
+            if not name.startswith("_") and name not in parameters:
+                below = [each for each in checks.dotted(node) if not f"{each}.".startswith(f"{name}.")]
+                close = checks.nearest(name, [*parameters, *below])
+                wanted = f"did you mean {key}.{close}?" if close else f"expected one of {', '.join(parameters)}"
+                raise ConfigError(f"{key}: {node['_target_']} has no parameter '{name}' — {wanted}")
+    if parameters:
+        checks.kinds(target, node, key)
+    for name, child in node.items():
+        for each in child if isinstance(child, list) else [child]:
+            if isinstance(each, Mapping) and "_target_" in each:
+                check_node(each, f"{key}.{name}")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What went wrong innermost, in one line."""
-    return f"{error} {error.__cause__ or ''}".strip().replace("\n", " ")
+    return f"{error} {error.__cause__ or ''}".strip().replace("\n", " ") or type(error).__name__
 
 
 def build_data(cfg: Config) -> DataModule:
@@ -136,7 +122,7 @@ def build_model(cfg: Config, num_classes: int) -> Segmenter:
     return Segmenter(backbone, decoder, classifier, auxiliary)
 
 
-def load(path: str | Path, device: Any = "cpu", trust: bool = False) -> Segmenter:
+def load(path: str | Path, device: Any = "cpu", trust: bool = False, allow_nonfinite: bool = False) -> Segmenter:
     """A trained network in evaluation mode, from a checkpoint, an exported folder or a run folder.
 
     It carries ``spec`` (classes and palette) and ``description``.
@@ -146,24 +132,45 @@ def load(path: str | Path, device: Any = "cpu", trust: bool = False) -> Segmente
         device: where the network is put.
         trust: build whatever the file names, for networks with classes of your own. Otherwise only parts of networks
             that seglab and torch define are built.
+        allow_nonfinite: take weights that are NaN or infinite.
 
     Raises:
-        CheckpointError: unreadable, naming other things than parts of networks, or not fitting this seglab's.
+        CheckpointError: unreadable, damaged, naming other things than parts of networks, or not fitting this seglab's.
     """
-    tensors, description = checkpoint.open_file(path)
-    config = checkpoint.untrained(description.config)
-    for part in () if trust else ("backbone", "decoder", "classifier", "auxiliary"):
-        check_targets(config.get(part), f"{description.path}: its {part}", NETWORK_TARGETS)
-    try:
+    tensors, description = checkpoint.open_file(path, allow_nonfinite=allow_nonfinite)
+    return network(tensors, description, trust).to(device).eval()
+
+
+def network(tensors: Mapping[str, Tensor], description: checkpoint.Description, trusted: bool) -> Segmenter:
+    """The network that a file describes, with its tensors.
+
+    Raises:
+        CheckpointError: naming other things than parts of networks, or not fitting this seglab's.
+    """
+    config = trust.without_weights(description.config)
+    if not trusted:
+        trust.check(config, trust.NETWORK, str(description.path))
+    with of_file(description):
         model = build_model(config, description.spec.num_classes)
+    checkpoint.fill(model, tensors, description.path)
+    model.spec = description.spec
+    model.description = description
+    return model
+
+
+@contextmanager
+def of_file(description: checkpoint.Description) -> Iterator[None]:
+    """What cannot be built from a file's configuration is the file's fault, not that of a key that was typed.
+
+    Raises:
+        CheckpointError: in place of a ConfigError.
+    """
+    try:
+        yield
     except ConfigError as error:
         raise CheckpointError(
             f"{description.path} (of seglab {description.version}) cannot be built with seglab {__version__}: {error}"
         ) from error
-    checkpoint.fill(model, tensors, description.path)
-    model.spec = description.spec
-    model.description = description
-    return model.to(device).eval()
 
 
 def build_criterion(cfg: Config) -> Criterion:
@@ -181,13 +188,16 @@ def build_metrics(cfg: Config, num_classes: int) -> dict[str, Any]:
     }
 
 
-def build_module(cfg: Config, spec: DatasetSpec, oracle: bool = False) -> SegmentationModule:
-    """The whole task: network, criterion, metrics, optimisation."""
-    # An auxiliary head whose loss is off would be trained by nothing.
-    if not cfg["loss"].get("aux") or cfg["loss"]["aux"].get("weight") == 0:
-        cfg = {**cfg, "auxiliary": None}
-    torch.manual_seed(cfg["seed"])
-    model = build_model(cfg, spec.num_classes)
+def build_module(
+    cfg: Config, spec: DatasetSpec, oracle: bool = False, model: Segmenter | None = None
+) -> SegmentationModule:
+    """The whole task: network (unless one is given), criterion, metrics, optimisation (null: none, to evaluate)."""
+    if model is None:
+        # An auxiliary head whose loss is off would be trained by nothing.
+        if not cfg["loss"].get("aux") or cfg["loss"]["aux"].get("weight") == 0:
+            cfg = {**cfg, "auxiliary": None}
+        torch.manual_seed(cfg["seed"])
+        model = build_model(cfg, spec.num_classes)
     criterion = build_criterion(cfg)
     criterion.check(model.classifier.Output.branches())
     freeze_unreached(model.classifier, criterion)
@@ -197,7 +207,7 @@ def build_module(cfg: Config, spec: DatasetSpec, oracle: bool = False) -> Segmen
         model=model,
         criterion=criterion,
         metrics=build_metrics(cfg, spec.num_classes),
-        optimisation=instantiate(cfg["optim"], "optim"),
+        optimisation=instantiate(cfg["optim"], "optim") if cfg["optim"] is not None else None,
         protocol=instantiate(cfg["evaluation"], "evaluation"),
         spec=spec,
         config=cfg,
@@ -243,6 +253,7 @@ def build_trainer(cfg: Config, run_dir: str, steps_per_epoch: Callable[[int], in
     """
     quiet()
     node = dict(cfg["trainer"])
+    check_trainer(node)
     epochs = node.pop("max_epochs", None)
     if epochs is None and node.get("max_steps", -1) < 0:
         raise ConfigError("no end to training — set trainer.max_steps=N or trainer.max_epochs=N")
@@ -277,11 +288,30 @@ def build_trainer(cfg: Config, run_dir: str, steps_per_epoch: Callable[[int], in
         raise ConfigError(
             f"the trainer refuses its settings: {error} — see trainer.accelerator, trainer.devices, trainer.precision"
         ) from error
+    trainer.fit_loop = FitLoop.of(trainer.fit_loop)
     if epochs is not None and steps_per_epoch is not None:
         steps = -(-epochs * steps_per_epoch(trainer.world_size) // accumulate)
         limit = node.get("max_steps", -1)
         trainer.fit_loop.epoch_loop.max_steps = steps if limit < 0 else min(steps, limit)
     return trainer
+
+
+def check_trainer(node: Config) -> None:
+    """Refuse what cannot be meant, before it is reckoned with.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    check_node(node, "trainer")
+    checks.kind("trainer.val_check_interval", node.get("val_check_interval"), int | None)
+    least = {"max_epochs": 1, "val_check_interval": 1, "accumulate_grad_batches": 1, "gradient_clip_val": 0}
+    for name, low in least.items():
+        if node.get(name) is not None:
+            checks.within(f"trainer.{name}", node[name], low)
+    if node.get("max_steps", -1) < -1 or node.get("max_steps", -1) == 0:
+        raise ConfigError(
+            f"trainer.max_steps={node['max_steps']} — expected 1 or more, or -1 with trainer.max_epochs=N"
+        )
 
 
 def quiet() -> None:

@@ -2,19 +2,24 @@
 
 A checkpoint is Lightning's, with one more key, plain data only::
 
-    seglab: {format: 1, version, config: resolved configuration, spec: {name, classes, palette}}
+    seglab: {format: 1, version, config: resolved configuration, spec: {name, classes, palette},
+             checksum: {network, training}}
 
 An exported network is a folder with ``model.safetensors`` and the same record in ``config.json``. With weight
 averaging, ``state_dict`` holds the averaged weights, so what is evaluated, opened and exported is the average.
+
+The checksums find damage, not malice: one is over the network's tensors (a checkpoint and its export have the same),
+one over the rest that training goes on with. What a stranger's file may do is the business of :mod:`seglab.trust`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +28,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
-from seglab import __version__, atomic
+from seglab import __version__, atomic, trust
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError, ConfigError
 
@@ -34,17 +39,20 @@ FORMAT = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Format n -> the function that makes a record of format n + 1 of one of format n."""
 
-FIXED = ("backbone", "decoder", "classifier", "auxiliary", "optim._target_")
-"""What a resumed run may not change: its stored tensors would not fit, or would mean something else."""
-SILENT = ("run_dir", "resume", "init_from", "callbacks", "logger", "backbone.pretrained", "backbone.weights")
-"""What a resumed run may change without a word: it does not touch what is learnt from there on."""
+NODES = ("backbone", "decoder", "classifier", "loss", "task", "data", "augment", "evaluation", "trainer")
+"""What the configuration in a record holds at least: every command that opens a file reads some of it."""
 
 
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to the disk: a kill or a full disk leaves the old file or the new one; loading runs no code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; DiskFull where there is no room."""
+        """Write a checkpoint, with its checksums where it describes itself; DiskFull where there is no room."""
+        if KEY in checkpoint:
+            checkpoint[KEY]["checksum"] = {
+                "network": checksum(network_tensors(checkpoint)),
+                "training": rest(checkpoint),
+            }
         with atomic.replacing(Path(path)) as file:
             torch.save(checkpoint, file)
 
@@ -68,6 +76,8 @@ class Description:
     """The seglab that wrote it."""
     step: int
     """Optimiser steps taken."""
+    checksum: str | None = None
+    """Of the network's tensors, the same for a checkpoint and its export; None in files from before there was one."""
 
 
 class Loaded(NamedTuple):
@@ -102,13 +112,18 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
             f"{path} holds more than tensors and plain data ({named.group(1) if named else 'an unknown object'}), and "
             "loading it could run code: refused — expected a checkpoint written by seglab, or a plain state dict"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({str(error).splitlines()[0][:200]}) — expected a whole checkpoint; take it from "
             "its source again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__} — expected a checkpoint's mapping")
+    if "_instantiator" in str(content.get("hyper_parameters")):
+        raise CheckpointError(
+            f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — "
+            "expected a checkpoint written by seglab, or a plain state dict"
+        )
     return content
 
 
@@ -154,13 +169,21 @@ def migrate(stored: Any, path: Path) -> dict[str, Any]:
 
 
 def _description(stored: Any, step: int, path: Path) -> Description:
-    """The typed self-description; CheckpointError where it is incomplete."""
+    """The typed self-description.
+
+    Raises:
+        CheckpointError: none, of a newer seglab, incomplete, out of range, or with anything to be resolved in it.
+    """
     stored = migrate(stored, path)
     try:
-        spec = stored["spec"]
+        spec, config = stored["spec"], dict(stored["config"])
+        if missing := [node for node in NODES if not isinstance(config.get(node), Mapping)]:
+            raise KeyError(f"config.{missing[0]}")
+        trust.refuse_interpolations(config, str(path))
         palette = tuple((int(r), int(g), int(b)) for r, g, b in spec["palette"])
         described = DatasetSpec(str(spec["name"]), tuple(map(str, spec["classes"])), palette)
-        return Description(path, dict(stored["config"]), described, str(stored["version"]), int(step))
+        sums = dict(stored.get("checksum") or {})
+        return Description(path, config, described, str(stored["version"]), int(step), sums.get("network"))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"{path}: its '{KEY}' record is damaged ({error}) — expected config, spec and version; the weights alone "
@@ -181,14 +204,88 @@ def locate(path: str | Path) -> Path:
     return path
 
 
-def open_file(path: str | Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[str, Tensor], Description]:
-    """A network's tensors under their own names, and its description."""
+def open_file(
+    path: str | Path, device: Any = "cpu", allow_nonfinite: bool = False
+) -> tuple[dict[str, Tensor], Description]:
+    """A network's tensors under their own names, and its description.
+
+    Raises:
+        CheckpointError: unreadable, damaged, or with weights that are not finite (unless they are allowed).
+    """
     path = locate(path)
+    tensors, stored, step = _content(path, device)
+    description = _description(stored, step, path)
+    verify(tensors, stored, path, allow_nonfinite)
+    return tensors, description
+
+
+def describe(path: str | Path) -> Description:
+    """What a checkpoint, exported folder or run folder says about itself; the tensors are not looked at."""
+    path = locate(path)
+    _, stored, step = _content(path, mmap=True)
+    return _description(stored, step, path)
+
+
+def described(content: Mapping[str, Any], path: Path) -> Description:
+    """The description in a checkpoint that :func:`read` has opened."""
+    return _description(content.get(KEY), content.get("global_step", 0), path)
+
+
+def _content(path: Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[str, Tensor], Any, int]:
+    """A file's tensors (none of a safetensors file with ``mmap``), its record as it stands there, and its step."""
     if path.suffix == ".safetensors":
         stored = atomic.read_json(path.with_name("config.json"))
-        return read_safetensors(path, device), _description(stored, stored.get("step", 0), path)
+        return {} if mmap else read_safetensors(path, device), stored, stored.get("step", 0)
     content = read(path, device, mmap)
-    return network_tensors(content), _description(content.get(KEY), content.get("global_step", 0), path)
+    return network_tensors(content), content.get(KEY), content.get("global_step", 0)
+
+
+def verify(tensors: Mapping[str, Tensor], stored: Any, path: Path, allow_nonfinite: bool = False) -> None:
+    """Refuse a network's tensors that are not those that were written, or no numbers.
+
+    Args:
+        stored: the record beside them, if there is one; a file of another origin has no checksum to compare with.
+
+    Raises:
+        CheckpointError: says which.
+    """
+    sums = stored.get("checksum") if isinstance(stored, Mapping) else None
+    if isinstance(sums, Mapping) and sums.get("network") not in (None, checksum(tensors)):
+        raise CheckpointError(
+            f"{path} is damaged: its tensors are not those that were written (the checksum differs) — take it from its "
+            "source again, or use another checkpoint"
+        )
+    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad and not allow_nonfinite:
+        raise CheckpointError(
+            f"{path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity: {grouped(bad)} — expected finite "
+            "weights; take an earlier checkpoint, or set allow_nonfinite=true to use this one nevertheless"
+        )
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors, as hex digits: of their names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def rest(content: Mapping[str, Any]) -> str:
+    """The checksum of all tensors of a checkpoint that are not the network's: the optimiser's state, averages."""
+    found = dict(_tensors({key: value for key, value in content.items() if key != KEY}))
+    return checksum({name: value for name, value in found.items() if not name.startswith("state_dict.model.")})
+
+
+def _tensors(node: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested containers, with its dotted place."""
+    if isinstance(node, Tensor):
+        yield key, node
+    named = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for name, child in named:
+        yield from _tensors(child, f"{key}.{name}" if key else str(name))
 
 
 def read_safetensors(path: Path, device: Any = "cpu") -> dict[str, Tensor]:
@@ -217,21 +314,18 @@ def normalise(name: str) -> str:
     return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
-def describe(path: str | Path) -> Description:
-    """What a checkpoint, exported folder or run folder says about itself; the tensors stay on the disk."""
-    return open_file(path, mmap=True)[1]
-
-
-def untrained(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with a backbone that does not fetch weights which are about to be replaced."""
-    backbone = config["backbone"]
-    changed = {key: value for key, value in {"pretrained": False, "weights": None}.items() if key in backbone}
-    return {**config, "backbone": {**backbone, **changed}}
-
-
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load all tensors, and refuse any that is missing, unknown or of another shape."""
-    own = model.state_dict()
+    compare(model.state_dict(), tensors, path)
+    model.load_state_dict(tensors)
+
+
+def compare(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a file's tensors that are not, name by name and shape by shape, a network's own.
+
+    Raises:
+        CheckpointError: lists by module what is missing, unknown or of another shape.
+    """
     shapes = [
         f"{name} {list(tensors[name].shape)} here {list(own[name].shape)}"
         for name in own
@@ -245,7 +339,6 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
             f"{path} does not fit the network: {listed} — expected the tensors of this very configuration; "
             "init_from= loads what fits"
         )
-    model.load_state_dict(tensors)
 
 
 def grouped(names: Any) -> str:
@@ -260,14 +353,22 @@ def grouped(names: Any) -> str:
     return ", ".join(f"{module} ({count})" for module, count in modules.items())
 
 
-def init_from(model: nn.Module, path: str | Path) -> Loaded:
+def init_from(
+    model: nn.Module, path: str | Path, allow_nonfinite: bool = False, classes: Sequence[str] | None = None
+) -> Loaded:
     """Start from another network's weights: tensors of the same name and shape are loaded, and all are accounted for.
 
+    Args:
+        classes: of the network, in their order. Where the file's differ the log says so: rows of a classifier fit by
+            their number, whatever they stand for.
+
     Raises:
-        CheckpointError: not a single tensor fits.
+        CheckpointError: unreadable or damaged; not a single tensor fits.
     """
     path = locate(path)
-    tensors = read_safetensors(path) if path.suffix == ".safetensors" else network_tensors(read(path))
+    tensors, stored, _ = _content(path)
+    trust.refuse_interpolations(stored, str(path))
+    verify(tensors, stored, path, allow_nonfinite)
     own = model.state_dict()
     fitting = {name: value for name, value in tensors.items() if name in own and value.shape == own[name].shape}
     if not fitting:
@@ -282,72 +383,15 @@ def init_from(model: nn.Module, path: str | Path) -> Loaded:
     for kind, names in (("new (random)", loaded.new), ("dropped", loaded.dropped)):
         if names:
             log.info("  %d %s: %s", len(names), kind, grouped(names))
+    theirs = stored["spec"].get("classes") if isinstance(stored, Mapping) and "spec" in stored else None
+    if (
+        classes is not None
+        and theirs not in (None, list(classes))
+        and any("classifier." in name for name in loaded.kept)
+    ):
+        first = next((pair for pair in zip(theirs, classes, strict=False) if len(set(pair)) > 1), ("more", "fewer"))
+        log.warning("its classifier was trained for other classes or another order of them (%s is now %s)", *first)
     return loaded
-
-
-def check_resume(old: Description, config: Mapping[str, Any], spec: DatasetSpec) -> list[str]:
-    """What a resumed run changes, one line each, which are also logged.
-
-    Raises:
-        CheckpointError: other classes, network or optimiser: that is another run.
-    """
-    instead = f"init_from={old.path} starts a new run from what fits"
-    if old.spec.classes != spec.classes:
-        raise CheckpointError(
-            f"{old.path} was trained on {old.spec.num_classes} classes ({old.spec.name}); now there are "
-            f"{spec.num_classes} ({spec.name}) — a run is resumed with its own classes; {instead}"
-        )
-    changes = {
-        key: f"{key}: {before!r} -> {after!r}"
-        for key, before, after in difference(old.config, plain(config))
-        if not within(key, SILENT)
-    }
-    refused = [line for key, line in changes.items() if within(key, FIXED)]
-    if refused:
-        raise CheckpointError(
-            f"{old.path} cannot be resumed with another network or optimiser: {'; '.join(refused)} — set it back, or "
-            f"{instead}"
-        )
-    for line in changes.values():
-        log.info("resumed with a change: %s", line)
-    return list(changes.values())
-
-
-def within(key: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a dotted key lies at or below one of the prefixes."""
-    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
-
-
-def difference(before: Any, after: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ, with both; absent is None."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in [*before, *(name for name in after if name not in before)]:
-            yield from difference(before.get(name), after.get(name), f"{key}.{name}" if key else name)
-    elif before != after:
-        yield key, before, after
-
-
-def find_resume(run_dir: str | Path) -> Path | None:
-    """The checkpoint that ``resume=auto`` goes on from: the one with most steps among those that can be read.
-
-    Raises:
-        CheckpointError: there are checkpoints, and none can be read (starting over would overwrite them).
-    """
-    good: list[tuple[int, bool, Path]] = []
-    broken: list[str] = []
-    for path in sorted((Path(run_dir) / "checkpoints").glob("*.ckpt")):
-        try:
-            good.append((describe(path).step, path.stem == "last", path))
-        except CheckpointError as error:
-            broken.append(str(error))
-    if broken and not good:
-        raise CheckpointError(f"{broken[0]} — no other checkpoint to fall back to; start over with resume=null")
-    if not good:
-        return None
-    step, _, chosen = max(good)
-    for message in broken:
-        log.warning("%s — falling back to %s (step %d)", message, chosen, step)
-    return chosen
 
 
 def export_safetensors(model: nn.Module, description: Description, folder: str | Path) -> Path:
@@ -356,8 +400,9 @@ def export_safetensors(model: nn.Module, description: Description, folder: str |
 
     folder = Path(folder)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    config = untrained(description.config)
+    stored = record(trust.without_weights(description.config), description.spec)
     with atomic.replacing(folder / "model.safetensors") as file:
         file.write(save(tensors, metadata={"format": "pt"}))
-    atomic.write_json(folder / "config.json", {**record(config, description.spec), "step": description.step})
+    sums = {"checksum": {"network": checksum(tensors)}}
+    atomic.write_json(folder / "config.json", {**stored, **sums, "step": description.step})
     return folder

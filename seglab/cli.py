@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 partial prediction,
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -14,14 +15,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from seglab import atomic
 from seglab.errors import UserError
+from seglab.run import FOLDER_KEYS
 
 
 def conf_dir() -> Path:
@@ -50,6 +53,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line, run ``task`` on it, and leave with an exit code."""
     full_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's own printer
+    outlast_readers()
     register_resolvers()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
@@ -58,13 +62,73 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     except Exception as error:
         if full_trace:
             traceback.print_exc()
+        if isinstance(error, UserError):
+            fail(readable(error) + elsewhere(error, config_name), error.exit_code)
         if hasattr(error, "exit_code"):
             fail(readable(error), error.exit_code)
-        if isinstance(error, HydraException | OmegaConfBaseException):
+        if isinstance(error, OSError) and error.errno in atomic.NOT_WRITABLE and error.filename:
+            refused = atomic.unwritable(error, Path(os.fsdecode(error.filename)))
+            fail(str(refused) + elsewhere(refused, config_name), refused.exit_code)
+        if isinstance(error, HydraException | OmegaConfBaseException) or raised_in_hydra(error):
             fail(f"{error}{nearest(error, config_name)}", 2)
         if not full_trace:
             traceback.print_exc()
         fail(hint(error), 1)
+
+
+def outlast_readers() -> None:
+    """Let this process go on when nobody reads what it prints any more."""
+    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
+
+
+class Lasting:
+    """A standard stream that nobody need read: when writing fails (a closed pipe, a full disk), the rest is dropped.
+
+    A run's output also goes to its log file, and a training must not end because a terminal did.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or pretend to."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError:
+            # What is in the buffer, and what other writers send to the descriptor, has to go somewhere.
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+        except ValueError:  # closed
+            pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def raised_in_hydra(error: Exception) -> bool:
+    """Whether Hydra itself refused the command line, with one of Python's own errors."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        isinstance(error, ValueError)
+        and bool(frames)
+        and Path(hydra.__file__).parent in Path(frames[-1].filename).parents
+    )
+
+
+def elsewhere(error: UserError, config_name: str) -> str:
+    """For an output that cannot be written: the key of the typed command that chooses another."""
+    key = FOLDER_KEYS.get(config_name)
+    return f"; choose another folder with {key}=…" if isinstance(error, atomic.Unwritable) and key else ""
 
 
 def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

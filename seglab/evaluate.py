@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from seglab import cli
+from seglab import options as known
 from seglab.checks import one_of
 from seglab.data.listing import first
 from seglab.errors import CheckpointError, ConfigError, DataError
@@ -30,13 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS = ("data", "augment", "loss", "optim", "task", "backbone", "decoder", "classifier", "auxiliary")
-"""Nodes of a checkpoint's configuration that evaluation builds."""
-TRUSTED = (
-    "seglab.data.", "seglab.losses.", "seglab.optim.", "seglab.module.", "seglab.backbones.", "seglab.decoders.",
-    "seglab.classifiers.", "torch.nn.", "torch.optim.",
-)  # fmt: skip
-"""Where their classes and functions may be defined, unless the user trusts the checkpoint."""
+PARTS = ("data", "augment", "loss", "task")
+"""Nodes of a checkpoint's configuration that evaluation builds, beside the network's."""
 
 OF_TRAINING = (
     "progress", "checkpoints", "preemption", "nonfinite", "class_table", "pictures", "status", "ema", "learning_rate",
@@ -59,6 +55,8 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a checkpoint, data or options that do not go together.
     """
+    known.check(options, known.EVALUATE)
+
     from seglab.run import RunFolder
 
     folder = Path(options["output"])
@@ -66,25 +64,30 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"output={folder} holds a training run — expected a folder of its own; choose another output="
         )
-    with RunFolder(folder) as run:
+    with RunFolder(folder, "evaluate") as run:
         return test(options, run)
 
 
 def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     """The work of :func:`score` inside its folder."""
-    from seglab import build, checkpoint
+    from seglab import build, checkpoint, trust
 
-    tensors, stored = checkpoint.open_file(options["ckpt"])
-    config = configuration(stored, options)
+    tensors, stored = checkpoint.open_file(options["ckpt"], allow_nonfinite=options["allow_nonfinite"])
+    try:
+        config = configuration(stored, options)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{stored.path}: its configuration is damaged ({error!r}) — expected data, evaluation and trainer as "
+            "training stores them; seglab.predict needs less of it"
+        ) from error
     if not options["trust"]:
-        for part in PARTS:
-            build.check_targets(config.get(part), f"{stored.path}: {part}", TRUSTED)
+        trust.check(config, PARTS, str(stored.path))
+    model = build.network(tensors, stored, options["trust"])
     data = build.build_data(config)
     check_data(data, stored, options)
-    module = build.build_module(config, data.spec, oracle=options["oracle"])
+    module = build.build_module(config, data.spec, oracle=options["oracle"], model=model)
     if options["oracle"]:
         check_oracle(module)
-    checkpoint.fill(module.model, tensors, stored.path)
     run.describe(config, [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")], config["seed"])
 
     trainer = build.build_trainer(config, str(run.path))
@@ -99,10 +102,10 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
 
 def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, Any]:
     """The checkpoint's configuration with the options laid over it: what evaluation is built from."""
-    from seglab.checkpoint import untrained
     from seglab.inference import Protocol
+    from seglab.trust import without_weights
 
-    config = untrained(stored.config)
+    config = without_weights(stored.config)
     base = config["evaluation"] if one_of("protocol", options["protocol"], ("stored", "plain")) == "stored" else {}
     protocol = Protocol.of(base, options["evaluation"])
     data = overlaid(config["data"], options["data"])
@@ -114,7 +117,9 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
         "augment": {**config["augment"], "extra": []},  # used in training only, and of any package
         "evaluation": {"_target_": "seglab.inference.Protocol", **asdict(protocol)},
         "metrics": options["metrics"],
-        "trainer": {**options["trainer"], "precision": precision, "max_steps": 0, "enable_checkpointing": False},
+        "trainer": {**options["trainer"], "precision": precision, "max_steps": 1, "enable_checkpointing": False},
+        "optim": None,
+        "seed": config.get("seed", 0),
         "callbacks": {
             "progress": {"_target_": "seglab.callbacks.progress.Progress"},
             **{name: node for name, node in (options.get("callbacks") or {}).items() if name not in OF_TRAINING},
@@ -154,7 +159,7 @@ def check_data(data: DataModule, stored: Description, options: Mapping[str, Any]
             f"{data.spec.num_classes} ({data.spec.name}) — expected the classes it was trained on; check data.root, or "
             "start a run from what fits with seglab.train init_from="
         )
-    check_names(data.spec.classes, stored, one_of("class_order", options["class_order"], ("refuse", "ignore")))
+    check_names(data.spec.classes, stored, options["class_order"])
     closed = [split for split in data.splits["test"] if split in getattr(data.source, "unlabelled", ())]
     if closed:
         raise DataError(
@@ -215,6 +220,7 @@ def report(
     from rich.console import Console
 
     from seglab import atomic, visualize
+    from seglab.run import jsonable
 
     split = options["split"] + ("-oracle" if options["oracle"] else "")
     results, spec, part = module.results, module.spec, options["trainer"]["limit_test_batches"]
@@ -224,7 +230,10 @@ def report(
         "names": list(spec.classes),
     }  # fmt: skip
     scores = {"split": own, **{name: value for name, value in results.items() if name != "matrix"}}
-    run.write_metrics({**about, **{f"{split}/{name}": value for name, value in {**losses, **scores}.items()}})
+    found = {f"{split}/{name}": value for name, value in {**losses, **scores}.items()}
+    atomic.write_json(
+        run.path / "metrics.json", jsonable({**about, **found})
+    )  # not added to those of another evaluation
     rows = zip(spec.classes, results["matrix"].tolist(), strict=True)
     table = [["label \\ prediction", *spec.classes], *([name, *counts] for name, counts in rows)]
     atomic.write_text(run.path / "confusion.csv", "".join(";".join(map(str, row)) + "\n" for row in table))

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from omegaconf import DictConfig
 
 from seglab import cli
+from seglab import options as known
 
 
 def export(cfg: DictConfig) -> None:
-    """Write the exported folder of a checkpoint, once the network has been built and filled from it."""
+    """One export as Hydra composed it."""
+    write(cli.plain(cfg))
+
+
+def write(options: Mapping[str, Any]) -> None:
+    """Write the exported folder of a checkpoint, once the network has been built and filled from it.
+
+    Args:
+        options: the resolved ``conf/export.yaml`` as plain containers.
+
+    Raises:
+        UserError: an option or a checkpoint that cannot be used, a folder that cannot be written.
+    """
+    known.check(options, known.EXPORT)
+
     from rich.console import Console
 
     from seglab.build import load
     from seglab.checkpoint import export_safetensors
 
-    options = cli.plain(cfg)
-    model = load(options["ckpt"], trust=options["trust"])
+    model = load(options["ckpt"], trust=options["trust"], allow_nonfinite=options["allow_nonfinite"])
     folder = export_safetensors(model, model.description, options["output"])  # type: ignore[arg-type]
     size = (folder / "model.safetensors").stat().st_size / 2**20
     Console(soft_wrap=True).print(

@@ -50,7 +50,7 @@ class SegmentationModule(L.LightningModule):
     """Trains and evaluates a :class:`Segmenter`.
 
     Args:
-        optimisation: ``(model, total_steps) -> `` what Lightning's ``configure_optimizers`` returns.
+        optimisation: ``(model, total_steps) -> `` what Lightning's ``configure_optimizers`` returns; null to evaluate.
         protocol: how pictures are resized, cut and flipped in evaluation.
         config: the resolved configuration, which travels in every checkpoint.
         seed: dropout is a function of (seed, batch number, rank), so that a resumed run repeats an uninterrupted one.
@@ -64,7 +64,7 @@ class SegmentationModule(L.LightningModule):
         model: Segmenter,
         criterion: Criterion,
         metrics: Mapping[str, Metric],
-        optimisation: Callable[[nn.Module, int], dict[str, Any]],
+        optimisation: Callable[[nn.Module, int], dict[str, Any]] | None,
         protocol: Protocol,
         spec: DatasetSpec,
         config: dict[str, Any],
@@ -93,14 +93,22 @@ class SegmentationModule(L.LightningModule):
         """Called with every evaluated batch. Outputs are kept for them until the batch is done."""
         self.parts: dict[str, Tensor] = {}
         """The loss terms of the last training batch, unweighted."""
-        self.needs_labels = oracle or bool(criterion.branches & model.classifier.Output.label_branches())
+        self.wanted = criterion.branches
+        """What the loss terms read."""
+        self.needs_labels = oracle or bool(self.wanted & model.classifier.Output.label_branches())
         self.model.to(memory_format=self.memory_format)
         if compile:
             self.model.compile()
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Output:
-        """Image [B, 3, H, W] -> the network's output; the label reaches the network only if a loss term needs it."""
-        return self.model(image.contiguous(memory_format=self.memory_format), label if self.needs_labels else None)
+        """Image [B, 3, H, W] -> the network's output, with a label all that the loss terms read.
+
+        The label reaches the network only if one of them needs it there.
+        """
+        image = image.contiguous(memory_format=self.memory_format)
+        if label is None:
+            return self.model(image)
+        return self.model(image, label if self.needs_labels else None, self.wanted)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)))
@@ -138,16 +146,16 @@ class SegmentationModule(L.LightningModule):
         assert batch.label is not None, "an evaluated split has labels"
         output: Output | None = None
         passes: list[Output] = []
+        # One view of the whole picture is given the label as it is; windows and mirrored views their part of it.
+        whole = self.protocol.single_pass and self.protocol.divisor_mode == "resize"
 
-        def network(image: Tensor, label: Tensor | None = batch.label) -> Tensor:
+        def network(image: Tensor, label: Tensor | None = batch.label if whole else None) -> Tensor:
             nonlocal output
             output = self(image, label)
             if self.observers:
                 passes.append(output)
             return getattr(output, "oracle") if self.oracle else output.logits  # noqa: B009 (not of every output)
 
-        # One view of the whole picture is given the label as it is; windows and mirrored views their part of it.
-        whole = self.protocol.single_pass and self.protocol.divisor_mode == "resize"
         label = batch.label if self.needs_labels and not whole else None
         logits = infer(network, batch.image, self.protocol, batch.label.shape[-2:], label)
         for metric in measures(self.metrics).values():
@@ -155,10 +163,9 @@ class SegmentationModule(L.LightningModule):
         # Windows, mirrored and padded views see other labels: the loss is then that of the picture as it is.
         if output is None or not whole:
             output = self(batch.image, batch.label)
-        if not self.criterion.branches & output.missing():
-            losses = self.criterion(output, batch, self.global_step)
-            for name, value in {"loss": losses.total, **losses.parts}.items():
-                measures(self.averages)[name].update(value, len(batch))
+        losses = self.criterion(output, batch, self.global_step)
+        for name, value in {"loss": losses.total, **losses.parts}.items():
+            measures(self.averages)[name].update(value, len(batch))
         for observe in self.observers:
             observe(Evaluated(batch, logits, output, tuple(passes), self.protocol))
 
@@ -185,6 +192,7 @@ class SegmentationModule(L.LightningModule):
         return "test" if self.trainer.testing else "val"
 
     def configure_optimizers(self) -> Any:
+        assert self.optimisation is not None, "made to be evaluated"
         return self.optimisation(self.model, int(self.trainer.estimated_stepping_batches))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from seglab import cli
+from seglab import options as known
 from seglab.checks import one_of
 from seglab.errors import ConfigError, DataError, UserError
 
@@ -61,6 +62,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
         DataError: no source, no image in it, or none that can be read.
         PartialPrediction: some images could not be read.
     """
+    known.check(options, known.PREDICT)
     check_options(options)
     output = Path(options["output"])
     tasks = find_images(Path(options["source"]), skip=output)
@@ -81,7 +83,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
     failed: dict[str, str] = {}
     if todo:
         how = (options["device"], options["protocol"], options["evaluation"], options["trust"])
-        network = Network(options["ckpt"], *how)
+        network = Network(options["ckpt"], *how, options["allow_nonfinite"])
         raw = raw_ids(network.config, network.spec) if options["labels_out"] == "raw" else None
         for task in track(todo, console):
             try:
@@ -144,19 +146,29 @@ def find_images(source: Path, skip: Path) -> list[Task]:
 class Network:
     """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size, as the protocol says."""
 
-    def __init__(self, ckpt: str, device: str, protocol: str, changes: Mapping[str, Any], trust: bool = False) -> None:
-        from seglab import build
+    def __init__(
+        self,
+        ckpt: str,
+        device: str,
+        protocol: str,
+        changes: Mapping[str, Any],
+        trusted: bool = False,
+        allow_nonfinite: bool = False,
+    ) -> None:
+        from seglab import build, trust
         from seglab.inference import Protocol
 
         self.device = choose_device(device)
-        self.model = build.load(ckpt, self.device, trust)
+        self.model = build.load(ckpt, self.device, trusted, allow_nonfinite)
         assert self.model.spec is not None
         assert self.model.description is not None  # of a loaded network
         self.spec = self.model.spec
         self.config: Mapping[str, Any] = self.model.description.config
         self.protocol = Protocol.of(self.config["evaluation"] if protocol == "stored" else {}, changes)
         node = {**self.config["augment"], "extra": []}  # used in training only, and of any package
-        augment = build.instantiate(node, "augment", allowed=("seglab.data.augment.",))
+        trust.check({"augment": node}, ("augment",), str(self.model.description.path))
+        with build.of_file(self.model.description):
+            augment = build.instantiate(node, "augment")
         self.normalise: Callable[[np.ndarray], torch.Tensor] = augment.normalise
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -194,7 +206,7 @@ def raw_ids(config: Mapping[str, Any], spec: DatasetSpec) -> np.ndarray:
     """
     import numpy as np
 
-    from seglab import build
+    from seglab import build, trust
     from seglab.types import IGNORE
 
     dataset = config["data"]["dataset"]
@@ -202,7 +214,8 @@ def raw_ids(config: Mapping[str, Any], spec: DatasetSpec) -> np.ndarray:
         label_map = dataset["label_map"]
     else:  # the data set's own; its files are not needed
         partial = {**dataset, "_partial_": True}
-        label_map = build.instantiate(partial, "data.dataset", allowed=("seglab.data.",), root=None).spec.label_map
+        trust.check({"data": partial}, ("data",), "the checkpoint")
+        label_map = build.instantiate(partial, "data.dataset", root=None).spec.label_map
     back: dict[int, list[int]] = {}
     for raw, train in (label_map or {}).items():
         back.setdefault(int(train), []).append(int(raw))

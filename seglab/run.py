@@ -3,7 +3,7 @@
 ::
 
     config.yaml  overrides.txt  provenance.json  git.diff   what was asked for, and what it ran on
-    status.json                                             running | done | failed | preempted | interrupted | pruned
+    status.json  train.log                                  running | done | failed | preempted | interrupted | pruned
     metrics.json  checkpoints/  pictures/  tables/          what came out
 """
 
@@ -23,9 +23,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from seglab import __version__, atomic
 from seglab.errors import ConfigError
@@ -35,6 +36,15 @@ log = logging.getLogger(__name__)
 PACKAGES = (
     "torch", "lightning", "hydra-core", "omegaconf", "timm", "torchmetrics", "albumentations", "numpy", "pillow",
 )  # fmt: skip
+
+
+Command = Literal["train", "evaluate", "predict", "export"]
+FOLDER_KEYS: dict[str, str] = {
+    "train": "hydra.run.dir", "evaluate": "output", "predict": "output", "export": "output",
+}  # fmt: skip
+"""The key of each command that chooses the folder it writes to."""
+RESULTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "metrics.json")
+"""What a run has left if it came to anything."""
 
 
 class Stopped(SystemExit):
@@ -92,27 +102,40 @@ def is_main_process() -> bool:
 class RunFolder:
     """A folder that belongs to one run, as a context: the way the block ends is the status and the exit code.
 
+    Args:
+        command: whose run it is; what is logged inside also goes to ``COMMAND.log``.
+        results: what happens to those that a run has left there: this one goes on with them (``keep``), is refused, or
+            has the whole folder set aside.
+
     Raises (on entering):
-        ConfigError: another run is using it.
+        ConfigError: another run is using it, or has left results.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, command: Command = "train", results: Literal["keep", "refuse", "set aside"] = "keep"
+    ) -> None:
         self.path = Path(path)
+        self.command = command
+        self.results = results
         self.checkpoints = self.path / "checkpoints"
         self.writes = is_main_process()
+        self._log: logging.Handler | None = None
         self._handlers: dict[int, Any] = {}
         self._since = self._spent = 0.0
 
     def __enter__(self) -> Self:
         if self.writes:
-            self.path.mkdir(parents=True, exist_ok=True)
-            acquire(self.path)
+            self.make_room()
+            with atomic.refused(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                acquire(self.path, FOLDER_KEYS[self.command])
             atomic.sweep(self.path)
             atomic.sweep(self.checkpoints)
             self._since = time.monotonic()
             self._spent = atomic.read_json(self.path / "status.json").get("seconds") or 0.0  # before an interruption
             fresh = {"started": now(), "ended": None, "exit_code": None, "error": None}
             update_status(self.path, status="running", **fresh, **whoami())
+            self._log = log_to(self.path / f"{self.command}.log")
         if threading.current_thread() is threading.main_thread():
             self._handlers = {number: signal.signal(number, leave) for number in REASONS}
         return self
@@ -131,6 +154,30 @@ class RunFolder:
             spent = self._spent + time.monotonic() - self._since
             update_status(self.path, status=status, exit_code=code, error=about, ended=now(), seconds=round(spent, 1))
             release(self.path)
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+
+    def make_room(self) -> None:
+        """Refuse or set aside what another run has left, unless this one goes on with it.
+
+        Raises:
+            ConfigError: there are results, or the run is still on.
+        """
+        left = [name for name in RESULTS if (self.path / name).exists()]
+        if self.results == "keep" or not left:
+            return
+        if other := holder(self.path):
+            raise ConfigError(in_use(self.path, other, FOLDER_KEYS[self.command]))
+        if self.results == "refuse":
+            state = atomic.read_json(self.path / "status.json")
+            step = f", step {state['step']}" if state.get("step") else ""
+            raise ConfigError(
+                f"{self.path} holds a run ({state.get('status', 'of unknown state')}{step}: {', '.join(left)}) — a "
+                "second one would overwrite it: resume=auto goes on with it, overwrite=true sets it aside, "
+                f"{FOLDER_KEYS[self.command]}=FOLDER chooses another folder"
+            )
+        log.warning("the run that was in %s is now in %s", self.path, set_aside(self.path, ".replaced"))
 
     def describe(self, config: Mapping[str, Any], overrides: Sequence[str], seed: int, data: Any = None) -> None:
         """Write what was asked for (configuration, overrides) and what it runs on (``data`` is a fingerprint)."""
@@ -160,6 +207,25 @@ class RunFolder:
         if self.writes:
             target = self.path / "metrics.json"
             atomic.write_json(target, {**atomic.read_json(target), **jsonable(values)})
+
+
+def set_aside(path: Path, below: str) -> Path:
+    """Move a run folder, whole, to ``PARENT/below/NAME-TIME``; gives the new place."""
+    path = path.resolve()
+    target = path.parent / below / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    while target.exists():
+        target = target.with_name(f"{target.name}x")
+    target.parent.mkdir(exist_ok=True)
+    path.rename(target)
+    return target
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Send what is logged to a file as well; gives the handler, to be removed again."""
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
+    logging.getLogger().addHandler(handler)
+    return handler
 
 
 def leave(number: int, frame: FrameType | None) -> None:
@@ -209,8 +275,8 @@ def jsonable(value: Any) -> Any:
 
 
 def now() -> str:
-    """Local time with its offset."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    """Local time with its offset, fine enough to tell which of two jobs of a second came first."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def whoami() -> dict[str, Any]:
@@ -245,7 +311,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
         return None, ""
 
 
-def acquire(folder: Path) -> None:
+def acquire(folder: Path, key: str = "hydra.run.dir") -> None:
     """Take the folder's lock: a file that names the process. One left by a dead process of this host is taken over.
 
     Raises:
@@ -254,14 +320,19 @@ def acquire(folder: Path) -> None:
     with _locked(folder) as file:
         holder = _parsed(file.read())
         if holder and _alive(holder):
-            raise ConfigError(
-                f"another run is using {folder} (process {holder.get('pid')} on {holder.get('host')}, since "
-                f"{holder.get('since')}) — a folder belongs to one run; choose another with hydra.run.dir=…, or, if "
-                f"that process is gone, delete {folder / '.lock'}"
-            )
+            raise ConfigError(in_use(folder, holder, key))
         file.seek(0)
         file.truncate()
         file.write(json.dumps({**whoami(), "born": born(os.getpid()), "since": now()}))
+
+
+def in_use(folder: Path, holder: Mapping[str, Any], key: str) -> str:
+    """Why a folder cannot be had."""
+    return (
+        f"another run is using {folder} (process {holder.get('pid')} on {holder.get('host')}, since "
+        f"{holder.get('since')}) — a folder belongs to one run; choose another with {key}=…, or, if that process is "
+        f"gone, delete {folder / '.lock'}"
+    )
 
 
 def release(folder: Path) -> None:

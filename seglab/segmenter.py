@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 class Segmenter(nn.Module):
-    """``forward(image [B, 3, H, W], target [B, H, W] | None) -> Output``, logits at feature resolution.
+    """``forward(image [B, 3, H, W], target [B, H, W] | None, wanted) -> Output``, logits at feature resolution.
+
+    ``wanted`` names the branches that are to be there beside those that the prediction needs.
 
     Args:
         auxiliary: a head on the backbone's maps that gives logits for a loss of its own (``loss.aux``). It is skipped
-            in evaluation unless a target is given, so a deployed network does not pay for it.
+            unless its branch is wanted, so a deployed network does not pay for it.
     """
 
     spec: DatasetSpec | None = None
@@ -37,10 +39,10 @@ class Segmenter(nn.Module):
         self.classifier = classifier
         self.auxiliary = auxiliary
 
-    def forward(self, image: Tensor, target: Tensor | None = None) -> Output:
+    def forward(self, image: Tensor, target: Tensor | None = None, wanted: frozenset[str] = frozenset()) -> Output:
         maps = self.backbone(image)
         decoded = self.decoder(maps)
         output = self.classifier(decoded.feature, target)
-        if self.auxiliary is not None and (self.training or target is not None):
+        if self.auxiliary is not None and "auxiliary" in wanted:
             return replace(output, auxiliary=self.auxiliary(maps))
         return replace(output, auxiliary=decoded.auxiliary) if decoded.auxiliary is not None else output

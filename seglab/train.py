@@ -9,16 +9,18 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from seglab import cli
+from seglab import cli, options
 from seglab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float | None:
-    """One job as Hydra composed it; gives the best validation mIoU, for sweepers."""
+    """One job as Hydra composed it; gives the best validation score, for sweepers."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    from seglab.scores import best_of
 
     hydra_cfg = HydraConfig.get()
     config, folder, overrides = cli.plain(cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
@@ -26,7 +28,7 @@ def train(cfg: DictConfig) -> float | None:
         from seglab.multirun import job
 
         return job.run(fit, config, folder, overrides, alone="basic_launcher" in hydra_cfg.launcher._target_)
-    return fit(config, folder, overrides).get("best/mIoU")
+    return best_of(fit(config, folder, overrides))
 
 
 def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -39,37 +41,53 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     Raises:
         UserError: anything in the configuration or the data that has to be mended first.
     """
-    from seglab import build, checkpoint
+    options.check(config, options.TRAIN)
+
+    from seglab import build, checkpoint, resume
+    from seglab.callbacks.checkpoints import kept_by, scores
     from seglab.run import RunFolder
 
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
-    if config["test"] not in ("last", "best", None):
-        raise ConfigError(f"test={config['test']!r} — expected last, best or null")
-    with RunFolder(run_dir) as run:
+    with RunFolder(run_dir, results=what_is_there(config, Path(run_dir))) as run:
         data = build.build_data(config)
         tested = config["test"] and data.splits["test"]
         for stage in ("fit", "test") if tested else ("fit",):
             data.setup(stage)  # bad data is named before anything is built
         module = build.build_module(config, data.spec)
+        trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
+        path = resume.start(config, run.path, module, trainer)
+        if config["init_from"] and path is None:
+            checkpoint.init_from(module.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
         if run.writes:
             announce(config, module, data, run)
-        resume = find_resume(config, module, run)
-        if config["init_from"] and not resume:
-            checkpoint.init_from(module.model, config["init_from"])
-        trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
         for logger in trainer.loggers:
             logger.log_hyperparams(module.config)
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        results = scores(module, "val")
-        results["best/mIoU"] = getattr(trainer.checkpoint_callback, "best", None)
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        kept = kept_by(trainer)
+        found = kept.scores if kept else scores(module)
+        results = {f"val/{name}": value for name, value in found.items()} | (kept.found if kept else {})
         run.write_metrics({**build.parameters(module.model), "step": trainer.global_step, **results})
         if tested:
             results |= test(trainer, module, data, run, config["test"])
         if trainer.is_global_zero:
             print(f"run folder: {run.path}")
     return results
+
+
+def what_is_there(config: dict[str, Any], run_dir: Path) -> Any:
+    """What is to become of results that another run has left in the folder (see :class:`seglab.run.RunFolder`).
+
+    Raises:
+        ConfigError: a run cannot be gone on with and set aside.
+    """
+    resumed, replaced = config["resume"], config["overwrite"]
+    if resumed and replaced:
+        raise ConfigError(f"resume={resumed} goes on with a run, overwrite=true sets it aside — expected one of them")
+    if resumed == "auto" or (resumed and Path(resumed).resolve().is_relative_to(run_dir.resolve())):
+        return "keep"
+    return "set aside" if replaced else "refuse"
 
 
 def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
@@ -91,34 +109,18 @@ def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
     log.info("run folder: %s", run.path)
 
 
-def find_resume(config: dict[str, Any], module: Any, run: Any) -> str | None:
-    """The checkpoint to go on from, checked against the present configuration; None for a fresh start."""
-    from seglab import checkpoint
-
-    if not config["resume"]:
-        return None
-    path = checkpoint.find_resume(run.path) if config["resume"] == "auto" else Path(config["resume"])
-    if path is None:
-        return None
-    checkpoint.check_resume(checkpoint.describe(path), module.config, module.spec)
-    return str(path)
-
-
 def test(trainer: Any, module: Any, data: Any, run: Any, which: str) -> dict[str, Any]:
     """Evaluate the test split with the ``last`` or ``best`` weights."""
+    from seglab.callbacks.checkpoints import scores
+
     same = ", which is also validated on" if set(data.splits["test"]) & set(data.splits["val"]) else ""
     log.info("test: split %s, %d images%s", data.split("test"), len(data.names("test")), same)
     path = str(run.checkpoints / "best.ckpt") if which == "best" else None
     trainer.test(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
-    results = scores(module, "test")
-    results |= {"test/split": data.split("test"), "test/loss": trainer.callback_metrics.get("test/loss")}
+    found = {"split": data.split("test"), **scores(module), "loss": trainer.callback_metrics.get("test/loss")}
+    results = {f"test/{name}": value for name, value in found.items()}
     run.write_metrics(results)
     return results
-
-
-def scores(module: Any, stage: str) -> dict[str, Any]:
-    """What the last evaluation found, without the K x K matrix."""
-    return {f"{stage}/{name}": value for name, value in module.results.items() if name != "matrix"}
 
 
 def main() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +20,18 @@ TINY = [
 ]  # fmt: skip
 """The embedded scenes, very small."""
 SMALL_NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
+
+
+@lru_cache
+def composed_once(overrides: tuple[str, ...]) -> str:
+    """A training's configuration as JSON, for a run folder to be filled in."""
+    return json.dumps(cli.compose("train", [*overrides, "run_dir=RUN_DIR"]))
+
+
+def tiny(folder: Path, *overrides: str) -> dict:
+    """The configuration of a tiny run in a folder; composing it costs as much as some of its steps."""
+    text = composed_once((*TINY, *SMALL_NET, *overrides))
+    return json.loads(text.replace('"RUN_DIR"', json.dumps(str(folder))))
 
 
 @pytest.fixture

@@ -16,6 +16,20 @@ class Stop(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class Cut(Callback):
+    """Ends the run in a hook at a step: by ``SIGTERM``, or as if the power had been cut."""
+
+    def __init__(self, hook: str, step: int, how: str) -> None:
+        self.step, self.how = step, how
+        setattr(self, hook, self.cut)
+
+    def cut(self, trainer, module, *rest):
+        if trainer.global_step == self.step:
+            if self.how == "power":
+                raise RuntimeError("power cut")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Slow(Callback):
     """Makes steps long enough to be interrupted, unless the environment says otherwise."""
 

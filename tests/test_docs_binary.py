@@ -16,7 +16,14 @@ from seglab.errors import DataError
 from tests.conftest import SMALL_NET
 
 PAGE = (Path(__file__).parents[1] / "docs/binary.md").read_text()
-QUICK = [*SMALL_NET, "trainer.max_steps=2", "trainer.accelerator=cpu", "data.num_workers=0", "logger=none"]
+QUICK = [
+    *SMALL_NET,
+    "trainer.max_steps=2",
+    "trainer.accelerator=cpu",
+    "data.num_workers=0",
+    "logger=none",
+    "overwrite=true",
+]
 
 
 def blocks(language: str) -> list[str]:

@@ -242,7 +242,7 @@ def test_a_checkpoint_cannot_name_what_is_not_a_part(saved, score, tmp_path):
     ckpt = saved()
     content = torch.load(ckpt, weights_only=True)
     for target in ("os.system", "seglab.atomic.os.system", "seglab.data.io.os.remove"):
-        content["seglab"]["config"]["optim"] = {"_target_": target, "command": f"touch {tmp_path / 'ran'}"}
+        content["seglab"]["config"]["loss"]["main"] = {"_target_": target, "command": f"touch {tmp_path / 'ran'}"}
         torch.save(content, ckpt)
         with pytest.raises(CheckpointError, match="trust=true"):
             score(ckpt)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.test_train import TINY, run
+from tests.commands import run
+from tests.test_train import TINY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

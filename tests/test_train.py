@@ -1,7 +1,6 @@
 """The main job, run as a user runs it: seconds of training on the embedded scenes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,22 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from seglab.train import fit
+from tests.commands import run, run_apart
+from tests.conftest import tiny
+
 TINY = [
     "data.dataset.size=[48,64]", "augment.scale=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
     "data.dataset.lengths={train: 24, val: 3, test: 5}",
     "backbone.name=test_resnet.r160_in1k", "decoder.width=16",
     "trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.accelerator=cpu",
 ]  # fmt: skip
-
-
-def run(*overrides: str, cwd: Path, module: str = "seglab.train", env=None, check=True):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *overrides],
-        capture_output=True, text=True, cwd=cwd, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +78,7 @@ def test_the_checkpoint_is_evaluated_to_the_same_number_and_predicts_alone(ssa_r
 
 @pytest.mark.parametrize("off", ["loss.semantic.weight=0", "~loss.semantic"])
 def test_a_term_that_is_off_is_not_computed(off, tmp_path):
-    run("classifier=ssa", off, *TINY, "trainer.max_steps=1", "test=null", "hydra.run.dir=run", cwd=tmp_path)
+    fit(tiny(tmp_path / "run", "classifier=ssa", off, "trainer.max_steps=1", "test=null"), tmp_path / "run")
     header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0].split(",")
     assert "train/response" in header
     assert "train/semantic" not in header
@@ -110,8 +103,8 @@ def uninterrupted(tmp_path_factory):
 def test_a_resumed_run_ends_with_the_same_bits(uninterrupted, tmp_path, workers):
     common = ["classifier=cac", *TINY, "test=null", "hydra.run.dir=run", f"data.num_workers={workers}"]
     # The schedule's length is part of the run: the first part stops early by a signal, not by a shorter schedule.
-    first = run(*common, "trainer.max_steps=7", "+callbacks.stop={_target_: tests.stopper.Stop, step: 3}", cwd=tmp_path,
-                env={"PYTHONPATH": str(Path(__file__).parents[1])}, check=False)  # fmt: skip
+    stop = "+callbacks.stop={_target_: tests.stopper.Stop, step: 3}"
+    first = run(*common, "trainer.max_steps=7", stop, cwd=tmp_path, check=False)
     assert first.returncode == 143, first.stderr[-3000:]
     assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "preempted"
     run(*common, "trainer.max_steps=7", "resume=auto", cwd=tmp_path)
@@ -135,13 +128,14 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_status(tmp_path):
 def test_two_processes_train_and_test_to_the_number_of_one(tmp_path):
     # Terms that are off leave a ground-truth branch that nothing trains: DDP must not mind.
     off = ["loss.semantic.weight=0", "~loss.gt", "~loss.dice_gt"]
-    run("classifier=ssa", *off, *TINY, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two", cwd=tmp_path)
+    run_apart("classifier=ssa", *off, *TINY, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two", cwd=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["two"], "one run folder, not one per process"
     two = json.loads((tmp_path / "two/metrics.json").read_text())
     for devices in (1, 3):
         output = f"evaluated{devices}"
         count = [f"trainer.devices={devices}", "trainer.accelerator=cpu"]
-        run("ckpt=two/checkpoints/last.ckpt", f"output={output}", *count, cwd=tmp_path, module="seglab.evaluate")
+        evaluate = run if devices == 1 else run_apart
+        evaluate("ckpt=two/checkpoints/last.ckpt", f"output={output}", *count, cwd=tmp_path, module="seglab.evaluate")
         again = json.loads((tmp_path / output / "metrics.json").read_text())
         assert two["test/mIoU"] == pytest.approx(again["test/mIoU"], abs=1e-12)
 
@@ -161,14 +155,16 @@ def test_two_processes_train_and_test_to_the_number_of_one(tmp_path):
 )
 def test_bad_input_exits_2_and_names_what_to_change(overrides, said, tmp_path):
     done = run(*TINY, *overrides, cwd=tmp_path, check=False)
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    code, err = done.returncode, done.stderr
+    assert code == 2, err[-3000:]
+    assert said in err
+    assert "Traceback" not in err
 
 
 def test_a_missing_root_is_named_with_the_tree_that_was_expected(tmp_path):
     done = run("data=camvid", "data.root=/nowhere", cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    assert "/nowhere" in done.stderr
-    assert "data.root" in done.stderr
-    assert "images" in done.stderr
+    code, err = done.returncode, done.stderr
+    assert code == 2
+    assert "/nowhere" in err
+    assert "data.root" in err
+    assert "images" in err

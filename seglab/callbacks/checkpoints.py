@@ -11,7 +11,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from seglab.atomic import DiskFull
+from seglab.checks import within
 from seglab.errors import ConfigError
+from seglab.run import jsonable
+from seglab.scores import lower_is_better
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +38,28 @@ class Checkpoints(Checkpoint):
         every_n_steps: int = 1000,
         on_error: Literal["raise", "warn"] = "raise",
     ) -> None:
-        if mode not in ("max", "min") or on_error not in ("raise", "warn") or every_n_steps < 1:
-            raise ConfigError(
-                f"callbacks.checkpoints: mode={mode}, on_error={on_error}, every_n_steps={every_n_steps} — expected "
-                "max or min, raise or warn, and at least 1"
-            )
+        within("callbacks.checkpoints.every_n_steps", every_n_steps, 1)
         self.monitor = monitor
-        self.sign = 1 if mode == "max" else -1
+        self.mode = mode
         self.every_n_steps = every_n_steps
         self.on_error = on_error
         self.best: float | None = None
         self.best_step: int | None = None
+        self.validated_step: int | None = None
+        """The step of the last validation that came to its end."""
+        self.scores: dict[str, Any] = {}
+        """What it found (the module's ``results``), so that a run that goes on behind it can still tell."""
         self.saved_step = 0
+
+    @property
+    def best_key(self) -> str:
+        """What the best is called where a run's results stand: ``best/mIoU`` of val/mIoU."""
+        return f"best/{str(self.monitor).removeprefix('val/')}"
+
+    @property
+    def found(self) -> dict[str, float | None]:
+        """The best so far, as a run's results hold it."""
+        return {} if self.monitor is None else {self.best_key: self.best}
 
     @property
     def best_model_score(self) -> float | None:
@@ -54,12 +67,27 @@ class Checkpoints(Checkpoint):
         return self.best
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, so that a resumed run does not replace it by less."""
-        return {"best": self.best, "best_step": self.best_step}
+        """The best so far, so that a resumed run does not replace it by less; and the last validation."""
+        best = {"best": self.best, "best_step": self.best_step}
+        return {**best, "validated_step": self.validated_step, "scores": self.scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the best so far."""
         self.best, self.best_step = state["best"], state["best_step"]
+        self.validated_step, self.scores = state.get("validated_step"), state.get("scores", {})
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse to keep the worst for the best.
+
+        Raises:
+            ConfigError: the mode contradicts the score.
+        """
+        losses = getattr(pl_module, "averages", ())
+        if self.monitor is not None and lower_is_better(self.monitor, losses) and self.mode != "min":
+            raise ConfigError(
+                f"callbacks.checkpoints: mode={self.mode} of {self.monitor} would keep the worst — set "
+                "callbacks.checkpoints.mode=min"
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved_step = trainer.global_step
@@ -81,6 +109,7 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        self.validated_step, self.scores = trainer.global_step, scores(pl_module)
         if self.improved(trainer):
             self.save(trainer, "best")
         self.save(trainer, "last")
@@ -99,7 +128,8 @@ class Checkpoints(Checkpoint):
                 f"{', '.join(sorted(trainer.callback_metrics))}, or null"
             )
         value = float(trainer.callback_metrics[self.monitor])
-        if math.isnan(value) or (self.best is not None and self.sign * value <= self.sign * self.best):
+        better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
+        if math.isnan(value) or not better:
             return False
         self.best, self.best_step = value, trainer.global_step
         return True
@@ -118,3 +148,13 @@ class Checkpoints(Checkpoint):
 def folder(trainer: L.Trainer) -> Path:
     """Where a trainer's checkpoints are."""
     return Path(trainer.default_root_dir) / "checkpoints"
+
+
+def scores(module: Any) -> dict[str, Any]:
+    """What the last evaluation found as plain data (NaN is null), without the K x K matrix."""
+    return jsonable({name: value for name, value in module.results.items() if name != "matrix"})
+
+
+def kept_by(trainer: L.Trainer) -> Checkpoints | None:
+    """The callback that keeps a trainer's checkpoints, if there is one."""
+    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoints)), None)

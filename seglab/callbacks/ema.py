@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from seglab.errors import ConfigError
+from seglab.errors import CheckpointError, ConfigError
 
 
 class EMA(WeightAveraging):
@@ -31,10 +31,22 @@ class EMA(WeightAveraging):
         if trainer.state.fn == "fit":
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # A resumed run that is already complete trains nothing, and never gets to `on_train_end`.
-        assert self._average_model is not None
-        self._copy_average_to_current(pl_module)
+    def state_dict(self) -> dict[str, Any]:
+        """The decay belongs to what is being averaged."""
+        return {**super().state_dict(), "decay": self.decay}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on averaging.
+
+        Raises:
+            CheckpointError: with another decay, which would be another average.
+        """
+        if state.get("decay", self.decay) != self.decay:
+            raise CheckpointError(
+                f"callbacks.ema.decay: {state['decay']} -> {self.decay} — a run is resumed with its own decay; set it "
+                "back, or start a new run from the checkpoint's weights with init_from="
+            )
+        super().load_state_dict(state)
 
     @torch.no_grad()
     def move(self, average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:

@@ -118,8 +118,10 @@ class NonFinite(L.Callback):
             culprit = "the total loss"
         elif tensors:
             culprit = f"the gradient of {tensors[0]}" + (f" and {len(tensors) - 1} more" if len(tensors) > 1 else "")
-        else:
+        elif trainer.world_size > 1:
             culprit = "a batch on another rank"
+        else:
+            culprit = "the norm of the gradients, each of which is finite,"
         suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         report = Path(trainer.default_root_dir) / "nonfinite" / f"step_{step:06d}{suffix}.json"
         atomic.write_json(
@@ -140,7 +142,7 @@ class NonFinite(L.Callback):
         if self.action == "raise" or self.skipped >= self.skips:
             trainer.save_checkpoint(report.with_name(f"step_{step:06d}.ckpt"), weights_only=True)
             raise NonFiniteError(
-                f"{message} — the step was not taken, and {report} has the details; try a lower optim.lr, "
+                f"{message} — the step was not taken, and {report} has the details; try a lower optim.optimizer.lr, "
                 "trainer.gradient_clip_val=1, trainer.precision=32-true, or callbacks.nonfinite.action=skip"
             )
         self.skipped += 1

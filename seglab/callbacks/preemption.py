@@ -24,8 +24,9 @@ class Preemption(Checkpoint):
     """At SIGTERM, SIGUSR1 (SLURM's warning) or Ctrl-C, saves at the next whole optimiser step and stops.
 
     Exit code 143, or 130 for Ctrl-C; ``resume=auto`` goes on from there. A second signal stops at once. Inside
-    validation nothing needs saving: :class:`Checkpoints` did that before it began. (A Lightning ``Checkpoint``, because
-    these come last in every hook: what the other callbacks do at the end of a step is then in the file.)
+    validation nothing needs saving: :class:`Checkpoints` did that before it began, and a run that goes on makes it
+    anew. (A Lightning ``Checkpoint``, because these come last in every hook: what the other callbacks do at the end of
+    a step is then in the file.)
 
     Args:
         requeue: put a SLURM job back into the queue after SIGUSR1.
@@ -34,6 +35,8 @@ class Preemption(Checkpoint):
     def __init__(self, requeue: bool = True) -> None:
         self.requeue = requeue
         self.received: signal.Signals | None = None
+        self.saved: signal.Signals | None = None
+        """The reason to stop for which everything is saved."""
         self.previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,10 +57,21 @@ class Preemption(Checkpoint):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # gradients of half a step would be lost
-        reason = self.agree(trainer)
-        if reason is not None:
+        self.saved = self.agree(trainer)
+        if self.saved is not None:
             trainer.save_checkpoint(folder(trainer) / "last.ckpt", weights_only=False)
-            self.stop(trainer, reason)
+
+    # The step's values are logged after its last hook, so that the run stops in whichever hook comes next.
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.saved is not None:
+            self.stop(trainer, self.saved)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.saved is not None:
+            self.stop(trainer, self.saved)
 
     def on_validation_batch_end(
         self,

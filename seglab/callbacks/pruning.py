@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
-from seglab.callbacks.checkpoints import Checkpoints
+from seglab.callbacks.checkpoints import kept_by, scores
 from seglab.errors import ConfigError
 from seglab.run import Pruned, RunFolder
 
@@ -71,11 +71,10 @@ class Pruning(Checkpoint):
     def prune(self, trainer: L.Trainer, module: L.LightningModule, value: float) -> None:
         """Write down what is known, and leave."""
         from seglab import build
-        from seglab.train import scores
 
-        best = next((c.best for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
+        kept = kept_by(trainer)
         size = build.parameters(cast(nn.Module, module.model))
-        known = {**size, "step": trainer.global_step, **scores(module, "val"), "best/mIoU": best}
-        RunFolder(trainer.default_root_dir).write_metrics(known)
+        found = {f"val/{name}": value for name, value in scores(module).items()} | (kept.found if kept else {})
+        RunFolder(trainer.default_root_dir).write_metrics({**size, "step": trainer.global_step, **found})
         log.info("pruned at step %d of %d: %s %.4f", trainer.global_step, trainer.max_steps, self.metric, value)
         raise Pruned

@@ -24,7 +24,8 @@ class Status(L.Callback):
         fields: dict[str, Any] = {"step": trainer.global_step, "max_steps": trainer.max_steps}
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints) and callback.best is not None:
-                fields["best"] = {callback.monitor: callback.best, "step": callback.best_step}
+                best = {callback.monitor: callback.best, "step": callback.best_step, "mode": callback.mode}
+                fields["best"] = best
         update_status(Path(trainer.default_root_dir), **fields)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

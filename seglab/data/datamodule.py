@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from seglab.checks import one_of
+from seglab.checks import one_of, within
 from seglab.data import workers
 from seglab.data.augment import Augment
 from seglab.data.check import LEVELS, digest
@@ -71,9 +71,10 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         if set(splits) != set(ROLES):
             raise ConfigError(f"data.splits has {', '.join(splits)} — expected one entry each for {', '.join(ROLES)}")
-        if min(batch_size, eval_batch_size) < 1:
-            given = f"data.batch_size={batch_size}, data.eval_batch_size={eval_batch_size}"
-            raise ConfigError(f"{given} — expected 1 or more")
+        least = {"batch_size": (batch_size, 1), "eval_batch_size": (eval_batch_size, 1),
+                 "num_workers": (num_workers or 0, 0), "prefetch_factor": (prefetch_factor, 1)}  # fmt: skip
+        for name, (value, low) in least.items():
+            within(f"data.{name}", value, low)
         one_of("data.check", check, LEVELS)
         one_of("data.on_corrupt", on_corrupt, ("raise", "skip"))
         self.source = dataset(root=root)

@@ -31,6 +31,8 @@ class DatasetSpec:
             raise ConfigError(
                 f"dataset {self.name}: {len(self.classes)} classes — at most {IGNORE - 1} fit the 8 bits of a label"
             )
+        if strange := [colour for colour in self.palette if not all(0 <= part <= 255 for part in colour)]:
+            raise ConfigError(f"dataset {self.name}: colour {strange[0]} — three numbers from 0 to 255 are expected")
         if self.label_map is not None:
             trains = {*range(self.num_classes), IGNORE}
             wrong = {raw: to for raw, to in self.label_map.items() if to not in trains or not 0 <= raw <= 0xFFFF}

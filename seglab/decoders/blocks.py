@@ -14,9 +14,15 @@ Norm = Callable[[int], nn.Module]
 """Channels -> a normalisation layer: ``torch.nn.BatchNorm2d``, :func:`group_norm`, ``torch.nn.Identity``, ..."""
 
 
-def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
     """Group normalisation that takes the channels first, as a ``norm`` option needs it."""
-    return nn.GroupNorm(groups, channels)
+
+    def __init__(self, channels: int, groups: int = 32) -> None:
+        super().__init__(groups, channels)
+
+
+group_norm = GroupNorm
+"""The name that configurations have for it."""
 
 
 class ConvNormAct(nn.Sequential):

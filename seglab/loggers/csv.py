@@ -6,6 +6,8 @@ import csv
 import io
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from seglab import atomic
 
 class CSV(Logger):
     """Rows are on the disk as soon as they are logged, and a resumed run goes on with them (Lightning's logger deletes
-    the file). The steps that a resumed run repeats replace those of the run that was killed.
+    the file). What a resumed run repeats replaces what the run that was killed had logged.
     """
 
     def __init__(self, save_dir: str | Path, filename: str = "metrics.csv") -> None:
@@ -52,8 +54,8 @@ class CSV(Logger):
         row = {"step": 0 if step is None else step, **values}
         if self.columns is None:
             self.columns = ["step"]
-            rows = [old for old in self.rows() if old["step"].isdigit() and int(old["step"]) < row["step"]]
-            self._rewrite(rows, row)
+            dated = [old for old in self.rows() if old["step"].isdigit()]
+            self._rewrite(list(takewhile(partial(comes_before, first=row), dated)), row)
         elif row.keys() <= set(self.columns):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
@@ -74,3 +76,13 @@ class CSV(Logger):
         writer.writeheader()
         writer.writerows([*rows, row])
         atomic.write_text(self.path, text.getvalue())
+
+
+def comes_before(old: Mapping[str, str], first: Mapping[str, Any]) -> bool:
+    """Whether a row of the file was logged before ``first``, with which a resumed run begins.
+
+    A step has a row for the training and may have another for the validation, each of values of its own.
+    """
+    if int(old["step"]) != first["step"]:
+        return int(old["step"]) < first["step"]
+    return not any(old.get(name) for name in first if name != "step")

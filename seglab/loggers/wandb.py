@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from seglab import atomic
 from seglab.errors import ConfigError
 from seglab.loggers.job import describe
+from seglab.scores import lower_is_better
 
 try:
     import wandb
@@ -30,9 +31,10 @@ except ImportError:  # an extra
 
 log = logging.getLogger(__name__)
 
-HIGHER = ("mIoU", "aAcc", "mAcc", "fwIoU", "mDice", "mBoundaryIoU", "mIoU_coarse", "mIoU_oracle")
-LOWER = ("loss", "NLL", "ECE")
-"""Scores by which way is better."""
+SUMMARISED = (
+    "mIoU", "aAcc", "mAcc", "fwIoU", "mDice", "mBoundaryIoU", "mIoU_coarse", "mIoU_oracle", "loss", "NLL", "ECE",
+)  # fmt: skip
+"""Validation scores whose best value is a run's summary."""
 UPLOADS: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "last": ("last",), "all": ("best", "last")}
 
 
@@ -170,9 +172,9 @@ class Wandb(WandbLogger):
 
 def define_metrics(run: Any) -> None:
     """Every value is over the optimiser's step already; the summary of a validation score is its best value."""
-    for names, best in ((HIGHER, "max"), (LOWER, "min")):
-        for name in names:
-            run.define_metric(f"val/{name}", summary=best, step_metric="trainer/global_step")
+    for name in SUMMARISED:
+        best = "min" if lower_is_better(name) else "max"
+        run.define_metric(f"val/{name}", summary=best, step_metric="trainer/global_step")
 
 
 def finish(run: Any, exit_code: int) -> None:

@@ -12,6 +12,7 @@ from seglab import atomic
 from seglab.multirun.space import Space
 from seglab.multirun.study import best_value, exists, open_study
 from seglab.run import jsonable
+from seglab.scores import is_fraction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,7 +161,7 @@ def counted(states: list[str]) -> str:
 
 def percent(about: dict[str, Any]) -> bool:
     """Whether the metric is a fraction that is spoken of in percent."""
-    return "IoU" in about["metric"]
+    return is_fraction(about["metric"])
 
 
 def text(value: float | None, about: dict[str, Any]) -> str:

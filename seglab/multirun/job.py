@@ -13,6 +13,7 @@ from seglab import atomic
 from seglab.errors import UserError
 from seglab.multirun import record
 from seglab.run import Stopped, TimeUp
+from seglab.scores import best_of, is_fraction
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ Fit = Callable[[dict[str, Any], Path, Sequence[str]], dict[str, Any]]
 
 
 def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str], alone: bool) -> float | None:
-    """Do what is left of a job; gives its best validation mIoU, or None where it was left to others.
+    """Do what is left of a job; gives its best validation score, or None where it was left to others.
 
     Args:
         alone: the jobs of this process come one after another, and stopping this one stops them all. Otherwise the
@@ -33,7 +34,7 @@ def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequen
     state = record.state(path)
     if state == "done":
         log.info("%s: done already", path.name)
-        return atomic.read_json(path / "metrics.json").get("best/mIoU")
+        return best_of(atomic.read_json(path / "metrics.json"))
     if state == "running":
         log.info("%s: another process has it", path.name)
         return None
@@ -57,7 +58,7 @@ def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequen
     except Exception:
         log.exception("%s failed", path.name)
         raise
-    return results.get("best/mIoU")
+    return best_of(results)
 
 
 def usual_processes() -> None:
@@ -102,7 +103,8 @@ def standing(sweep: Path) -> str:
     left = [name for name, state in states.items() if state in ("new", "stopped", "running")]
     said = [f"{done} done"] + ([f"{failed} failed"] if failed else []) + [f"{len(left)} to go"]
     if best := record.best(sweep):
-        said.append(f"best {100 * best[0]:.2f} % ({record.label(plan['jobs'][best[1]]['factors'])})")
+        value = f"{100 * best.value:.2f} %" if is_fraction(best.monitor) else f"{best.value:.4g}"
+        said.append(f"best {value} ({record.label(plan['jobs'][best.job]['factors'])})")
     seconds = record.seconds_left(sweep, left, plan.get("parallel", 1))
     if seconds and left:
         said.append(f"about {record.clock(seconds)} left")

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
-from seglab import cli
+from seglab import cli, options
 from seglab.errors import ConfigError
 from seglab.multirun import record
 
@@ -140,11 +140,21 @@ def key_of(override: str) -> str:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A job's configuration as plain containers, with nothing that names its folder."""
+    """A job's configuration as plain containers, with nothing that names its folder.
+
+    Raises:
+        ConfigError: a key that nothing reads, or a job that is to replace what it is to go on with.
+    """
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.run_dir = ""
     config = cli.plain(cfg)
+    options.check(config, options.TRAIN)
+    if config["overwrite"]:
+        raise ConfigError(
+            "overwrite=true in a multirun, whose jobs are skipped when they are done — to have them again, choose "
+            "another hydra.sweep.dir, or delete their folders"
+        )
     for key in ("sweep", "search"):
         config.pop(key, None)
     return config

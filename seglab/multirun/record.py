@@ -14,13 +14,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from seglab import atomic
 from seglab.run import holder
 
 FILE = "sweep.json"
-WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "logger")
+WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "overwrite", "allow_nonfinite", "logger")
 """Keys of a configuration that change where a run writes, not what it computes."""
 WITHOUT_EFFECT_ON_DATA = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 State = Literal["new", "running", "done", "failed", "stopped"]
@@ -93,13 +93,27 @@ def seconds_left(folder: Path, names: list[str], parallel: int) -> float | None:
     return statistics.median(known) * sum(shares) / max(1, min(parallel, len(names) or 1))
 
 
-def best(folder: Path) -> tuple[float, str] | None:
-    """The best validation value among a sweep's jobs and the job that has it; unfinished jobs count as well."""
-    found = []
+class Best(NamedTuple):
+    """The best validation value of a sweep so far."""
+
+    value: float
+    job: str
+    monitor: str
+
+
+def best(folder: Path) -> Best | None:
+    """The best among a sweep's jobs, unfinished ones included; less is better where one of them takes it so."""
+    found, modes = [], []
     for name in read(folder).get("jobs", {}):
-        values = status(folder / name).get("best") or {}
-        found += [(value, name) for key, value in values.items() if key != "step" and isinstance(value, int | float)]
-    return max(found, default=None)
+        about = status(folder / name).get("best") or {}
+        modes.append(about.get("mode", "max"))
+        found += [
+            Best(value, name, key)
+            for key, value in about.items()
+            if key not in ("step", "mode") and isinstance(value, int | float)
+        ]
+    pick = min if "min" in modes else max
+    return pick(found, key=lambda each: each.value, default=None)
 
 
 def clock(seconds: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from seglab.errors import ConfigError, UserError
 from seglab.multirun import job as jobs_life
 from seglab.multirun import plan, record
-from seglab.run import REASONS, Stopped, now
+from seglab.run import REASONS, Stopped, now, set_aside
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def sweep(
     log.info("%d jobs: %s", len(planned), jobs_life.standing(folder))
     for each in left:
         if record.state(folder / each.name) == "failed":
-            set_aside(folder / each.name)
+            log.info("%s failed before; what it left is in %s", each.name, set_aside(folder / each.name, ".failed"))
     if left:
         where = f"hydra.sweep.dir='{folder}'"
         with waiting(config.hydra.launcher):
@@ -187,14 +186,6 @@ def sum_up(folder: Path, names: list[str]) -> None:
             f"failed ones again:\n{lines}",
             UserError.exit_code if user else 1,
         )
-
-
-def set_aside(path: Path) -> None:
-    """Move what a failed job left out of the way of the next attempt, without losing it."""
-    target = path.parent / ".failed" / f"{path.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    target.parent.mkdir(exist_ok=True)
-    path.rename(target)
-    log.info("%s failed before; what it left is in %s", path.name, target)
 
 
 def waiting(launcher: DictConfig) -> AbstractContextManager[None]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from seglab.checks import within
 from seglab.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def poly(
     warmup_start: float = 1e-6,
 ) -> LambdaLR:
     """Polynomial decay. ``warmup``: steps, or a fraction of all steps where it is below 1."""
+    within("optim.schedule.power", power, 0)
     return schedule(optimizer, total_steps, lambda x: (1 - x) ** power, min_lr, warmup, warmup_start)
 
 

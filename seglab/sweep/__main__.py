@@ -49,6 +49,8 @@ def main() -> None:
     from seglab import cli
     from seglab.errors import UserError
 
+    cli.outlast_readers()
+
     try:
         summarise(given)
     except UserError as error:
@@ -74,7 +76,7 @@ def summarise(given: argparse.Namespace) -> None:
     notes: list[str] = []
     if not given.no_cost:
         size = tuple(given.size) if given.size else None
-        costs, notes = cost.measure(sweep, given.device, size, trust=given.trust)
+        costs, notes = cost.measure(sweep, given.device, size, trusted=given.trust)
         table = make(sweep, given.metric, baseline, costs, notes)
         grid = two_way(table, given.rows, given.columns)
     output = given.output or given.folder / "report"

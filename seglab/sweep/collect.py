@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from seglab.errors import ConfigError, DataError
+from seglab import trust
+from seglab.errors import CheckpointError, ConfigError, DataError
 from seglab.multirun import record
 from seglab.run import holder
 
@@ -272,6 +273,10 @@ def read_config(path: Path) -> dict[str, Any]:
         raise DataError(f"{path.name} cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise DataError(f"{path.name} holds no configuration")
+    try:
+        trust.refuse_interpolations(content, path.name)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
     return content
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import atomic
+from seglab import atomic, trust
 from seglab.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FILE = "cost.json"
 PARTS = ("backbone", "decoder", "classifier")
-BUILT = (*PARTS, "auxiliary", "loss", "task", "metrics", "optim", "evaluation")
-"""What a module is built from."""
+BUILT = (*trust.NETWORK, "loss", "task", "metrics", "evaluation")
+"""What a module is built from, to be measured."""
 COSTLESS = (
     "tau", "dropout", "drop_path_rate", "pretrained", "weights", "frozen_norm", "grad_checkpointing", "detach_means",
     "detach_coarse", "oracle_context",
@@ -44,7 +44,7 @@ class Cost:
 
 
 def measure(
-    sweep: Sweep, device: str = "cpu", size: tuple[int, int] | None = None, rounds: int = 10, trust: bool = False
+    sweep: Sweep, device: str = "cpu", size: tuple[int, int] | None = None, rounds: int = 10, trusted: bool = False
 ) -> tuple[dict[Path, Cost], list[str]]:
     """The costs by run folder, and a line for each network that could not be measured.
 
@@ -52,7 +52,7 @@ def measure(
 
     Args:
         size: height and width; the runs' crop by default, 512x512 where they have none.
-        trust: build whatever the runs' configurations name, not only classes of seglab and torch.
+        trusted: build whatever the runs' configurations name, not only classes of seglab and torch.
     """
     networks: dict[str, Run] = {}
     key_of: dict[Path, str] = {}
@@ -69,7 +69,7 @@ def measure(
         for key, run in networks.items():
             by_size.setdefault((sizes[run.folder], class_count(run)), {})[key] = run
         for (shape, classes), runs in by_size.items():
-            found, more = measure_networks(runs, shape, classes, device, rounds, name, trust)
+            found, more = measure_networks(runs, shape, classes, device, rounds, name, trusted)
             kept |= found
             notes += more
         try:
@@ -81,21 +81,20 @@ def measure(
 
 
 def measure_networks(
-    runs: Mapping[str, Run], size: tuple[int, int], classes: int, device: str, rounds: int, name: str, trust: bool
+    runs: Mapping[str, Run], size: tuple[int, int], classes: int, device: str, rounds: int, name: str, trusted: bool
 ) -> tuple[dict[str, Cost], list[str]]:
     """The costs of networks that see the same images."""
     import torch
 
-    from seglab import benchmark, build
-    from seglab.evaluate import TRUSTED
+    from seglab import benchmark
 
-    allowed = (*TRUSTED, "seglab.metrics.", "seglab.inference.")
     place, modules, notes = torch.device(device), {}, []
     for key, run in runs.items():
         try:
-            for part in () if trust else BUILT:
-                build.check_targets(run.config.get(part), f"its {part}", allowed)
-            modules[key] = benchmark.build_configured(without_weights(run.config), classes).to(place)
+            if not trusted:
+                trust.check(run.config, BUILT, run.folder.name)
+            config = {**trust.without_weights(run.config), "optim": None}
+            modules[key] = benchmark.build_configured(config, classes).to(place)
         except CheckpointError as error:
             said = str(error).split(": not built")[0]
             notes.append(f"{run.folder.name}: cost not measured ({said}; --trust builds it)")
@@ -137,14 +136,6 @@ def costly(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {key: costly(value) for key, value in node.items() if key not in COSTLESS}
     return [costly(value) for value in node] if isinstance(node, list) else node
-
-
-def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration that builds without a file of weights or a download."""
-    backbone = {
-        k: (False if k == "pretrained" else None if k == "weights" else v) for k, v in config["backbone"].items()
-    }
-    return {**config, "backbone": backbone}
 
 
 def crop(config: Mapping[str, Any]) -> tuple[int, int]:

@@ -280,7 +280,7 @@ def best_run(table: Table) -> Run | None:
     row = style.best(table)
     if row is None:
         return None
-    pick = min if style.lower_is_better(table.metric) else max
+    pick = min if style.lower_is_better(table) else max
     return row.runs[row.values.index(pick(row.values))]
 
 

@@ -14,6 +14,7 @@ from seglab.checkpoint import AtomicCheckpointIO, embed
 from seglab.classifiers.base import Output
 from seglab.data.spec import DatasetSpec
 from seglab.inference import Protocol
+from seglab.loop import FitLoop
 from seglab.metrics import ConfusionMatrix
 from seglab.types import IGNORE, Batch
 from tests.conftest import SMALL_NET, TINY
@@ -103,6 +104,7 @@ def fit():
             enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1,
             enable_progress_bar=settings.pop("enable_progress_bar", False), **settings,
         )  # fmt: skip
+        trainer.fit_loop = FitLoop.of(trainer.fit_loop)  # as build_trainer does
         train = DataLoader(stream, batch_size=None)
         val = DataLoader([[batch(1000 + i)] for i in range(3)], batch_size=None)
         trainer.fit(module, train, val, ckpt_path=resume, weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,34 @@ def test_its_losses_read_what_its_classifier_publishes(name):
     assert losses.total.isfinite()
     assert all(value > 0 for value in losses.parts.values())
     assert not [name for name, p in classifier.named_parameters() if p.grad is None]
+
+
+PUBLISHED_DICE = {"ssa": {"dice", "dice_gt"}, "ssa_paper": {"dice", "dice_gt"}}
+"""Terms that count void pixels as background, as SSA's published code does."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_void_pixels_give_a_gradient_to_the_published_dice_alone(name):
+    made = load(name)
+    classifier, torch_size = made["classifier"](in_channels=8, num_classes=5), (2, 5, 24, 24)
+    label = torch.randint(0, 5, (2, 6, 6)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    label[:, 8:16, 4:20] = IGNORE
+    feature = torch.randn(2, 8, 24, 24)
+    output = classifier(feature, label)
+    maps = {
+        field.name: torch.randn(torch_size).requires_grad_()
+        for field in fields(output)
+        if isinstance(value := getattr(output, field.name), torch.Tensor) and value.shape == torch_size
+    }
+    assert "logits" in maps
+    touched = set()
+    for term_name, term in Criterion(made["loss"]).named():
+        loss = term(replace(output, **maps), Batch(feature, label, ("", "")))
+        gradients = torch.autograd.grad(loss, list(maps.values()), allow_unused=True)
+        read = [gradient for gradient in gradients if gradient is not None]
+        if any(gradient.movedim(1, -1)[label == IGNORE].any() for gradient in read):
+            touched.add(term_name)
+    assert touched == PUBLISHED_DICE.get(name, set())
 
 
 @pytest.mark.parametrize("name", NAMES)

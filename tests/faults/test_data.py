@@ -20,7 +20,7 @@ from tests.conftest import SMALL_NET
 
 QUICK = [
     "data=folder", "data.num_workers=0", "data.batch_size=2", "augment.crop=[32,32]", "logger=none",
-    "trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.accelerator=cpu",
+    "trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.accelerator=cpu", "overwrite=true",
 ]  # fmt: skip
 
 
@@ -98,14 +98,6 @@ def test_a_test_of_the_validated_split_says_that_it_is(add, fit, caplog, capsys)
     printed = capsys.readouterr().out
     assert "test (split val)" in printed
     assert "val at step 1" in printed
-
-
-def test_an_unknown_choice_of_weights_to_test_is_refused_before_training(add, fit, tmp_path):
-    add("train", *[checks()] * 2)
-    add("val", checks())
-    with pytest.raises(ConfigError, match="test='newest' — expected last, best or null"):
-        fit("test=newest")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("decoder", "crop"), [("fpn", "[8,8]"), ("upernet", "[8,8]"), ("mlp", "null")])

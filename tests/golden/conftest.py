@@ -10,6 +10,9 @@ describes ``NAME.safetensors``. A test names its kind and runs once for every fi
     def test_network(golden): ...
 
 or asks for all of them with the fixture ``golden_files("aug_crop_*")``. Without the folder the tests are skipped.
+
+What a sidecar says is either a fact about the tensors, which ``Golden.understand`` checks against them, or an option,
+which the test reads. Anything else fails: a file must not pass for having been computed in a way that nobody looked at.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -32,10 +36,23 @@ from torch import nn
 
 from seglab.classifiers.base import Classifier, Output
 from seglab.losses.base import Criterion
-from seglab.types import Batch
+from seglab.types import IGNORE, Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("SEGLAB_GOLDEN") or ROOT.parent / "shared" / "golden")
+
+FACTS = {
+    "file", "kind", "what", "note", "numbers_from", "method", "keys", "parameters", "float64_file", "torch", "opencv",
+    "official_head", "seed", "feature_relu", "ignore_index", "B", "K", "C", "hw", "feat_hw", "label_hw",
+    "classes_present_per_image", "classes_in_target", "fully_ignored_images",
+}  # fmt: skip
+"""What a sidecar says about where its tensors come from and what they look like: nothing that a test could set."""
+SHAPES = [
+    ("B", "feat", [0]), ("C", "feat", [1]), ("feat_hw", "feat", [2, 3]), ("label_hw", "target", [1, 2]),
+    ("B", "pred", [0]), ("K", "pred", [1]), ("hw", "pred", [2, 3]),
+    ("B", "pred_proto", [0]), ("K", "pred_proto", [1]), ("C", "pred_proto", [2]),
+]  # fmt: skip
+"""Fact, tensor, and the tensor's axes that the fact is about."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,28 @@ class Golden:
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.sidecar["config"]
+        return self.sidecar.get("config", {})
+
+    def understand(self, *options: str) -> dict[str, Any]:
+        """The sidecar's values of ``options`` (those it has), after every other thing it says was recognised.
+
+        Raises:
+            AssertionError: the sidecar says something that is neither a known fact nor one of ``options``, or a fact
+                that its tensors contradict.
+        """
+        said = {key: value for key, value in self.sidecar.items() if key != "config"} | self.config
+        unknown = said.keys() - FACTS - set(options)
+        assert not unknown, f"{self.name}: its sidecar says {sorted(unknown)}, which this test does not understand"
+        assert said.get("ignore_index", IGNORE) == IGNORE
+        for key, about in self.sidecar.get("keys", {}).items():
+            if isinstance(about, dict) and key in self.tensors:
+                assert list(self.tensors[key].shape) == about["shape"], f"{self.name}: {key}"
+        for name, key, axes in SHAPES:
+            if name in self.config and key in self.tensors:
+                shape = list(self.tensors[key].shape)
+                found = [shape[axis] for axis in axes]
+                assert found == np.atleast_1d(self.config[name]).tolist(), f"{self.name}: {name} against {key} {shape}"
+        return {key: said[key] for key in options if key in said}
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -160,7 +198,7 @@ def check_network(load_classifier: Callable[..., Choice], close: Callable[..., N
     """A whole classifier against a file: every ``out.*``, ``loss.*`` and ``grad.*`` tensor in it.
 
     Args of the function: file, dtype, class, name in conf/classifier, then the published code's names of parameters,
-    outputs and losses -> ours.
+    outputs and losses -> ours, and the sidecar's options -> the keys of the configuration that they set.
     """
 
     def check(
@@ -171,34 +209,46 @@ def check_network(load_classifier: Callable[..., Choice], close: Callable[..., N
         names: dict[str, str],
         outputs: dict[str, str],
         losses: dict[str, str],
+        options: dict[str, list[str]],
     ) -> None:
+        said = golden.understand("eval_only", "dropout", *options)
         given = golden.tensors
         exact = dtype == torch.float64
         expected = golden.double if exact else given
         if not expected:
             pytest.skip(f"{golden.name} has no float64 twin")
         tolerance, of_gradient = (1e-9, 1e-9) if exact else (1e-5, 2e-5)
+        mask, dropout = given.get("dropout_mask"), said.get("dropout", "p=0")
+        assert dropout.startswith("p=0" if mask is None else "explicit mask"), f"dropout={dropout!r}"
 
-        choice = load_classifier(name)
+        overrides = [f"{key}={said[option]}" for option, keys in options.items() if option in said for key in keys]
+        choice = load_classifier(name, *overrides)
         made = choice.classifier(in_channels=golden.config["C"], num_classes=golden.config["K"])
         assert isinstance(made, kind)
         # The official behaviour is what the class does by itself, too, and not only with the options of its YAML.
         for classifier in (kind(golden.config["C"], golden.config["K"]), made):
             state = {renamed(k.removeprefix("param."), names): v for k, v in given.items() if k.startswith("param.")}
             classifier.load_state_dict(state)
-            mask = given.get("dropout_mask")
             classifier.dropout = nn.Identity() if mask is None else ChannelMask(mask.to(dtype))
             classifier.to(dtype)
             feature = given["feat"].to(dtype, copy=True).requires_grad_()
-            batch = Batch(feature, given["target"], ("",) * len(feature))
 
             output = classifier.eval()(feature)
             assert output.missing() >= classifier.Output.label_branches()
-            for key, value in expected.items():
-                if key.startswith("out.") and key.endswith("_eval"):
-                    branch = outputs[key.removeprefix("out.").removesuffix("_eval")]
-                    close(getattr(output, branch), value, tolerance, key)
+            of_evaluation = {k: v for k, v in expected.items() if k.startswith("out.") and k.endswith("_eval")}
+            if said.get("eval_only"):  # then there is no other pass that an output could be of
+                of_evaluation = {k: v for k, v in expected.items() if k.startswith("out.")}
+            for key, value in of_evaluation.items():
+                found = getattr(output, outputs[key.removeprefix("out.").removesuffix("_eval")])
+                assert found.isfinite().all(), key
+                assert (found[value == 0] == 0).all(), f"{key}: zero vectors have exact results"
+                close(found, value, tolerance, key)
+            if said.get("eval_only"):
+                assert of_evaluation
+                assert not [key for key in expected if key.startswith(("loss.", "grad.")) or key == "target"]
+                continue
 
+            batch = Batch(feature, given["target"], ("",) * len(feature))
             output = classifier.train()(feature, batch.label)
             found = Criterion(choice.terms)(output, batch)
             weights = {name: term.weight_at(0) for name, term in choice.terms.items()}
@@ -230,7 +280,8 @@ def check_distillation(load_classifier: Callable[..., Choice], close: Callable[.
     def check(golden: Golden, dtype: torch.dtype, name: str, term: str) -> None:
         tensors, exact = golden.tensors, dtype == torch.float64
         suffix = ".f64" if exact else ""
-        for variant in golden.sidecar["variants"]:
+        for variant in golden.understand("variants")["variants"]:
+            assert variant.keys() <= {"variant", "smoothness", "eps", "loss"}, variant
             options = [f"loss.{term}.{key}={float(variant[key])}" for key in ("smoothness", "eps")]
             loss = load_classifier(name, *options).terms[term]
             student = tensors["pred"].to(dtype, copy=True).requires_grad_()

@@ -18,12 +18,17 @@ OUTPUTS = {
     "gt_logits": "oracle",
 }
 LOSSES = {"main": "main", "coarse": "coarse", "gt": "gt", "distill": "distill"}
+OPTIONS = {
+    "head_align_corners": ["loss.main.align_corners"],
+    "scale": ["classifier.tau"],
+    "smoothness": ["loss.distill.smoothness"],
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.golden("cac_*", exclude="cac_distill_*")
 def test_network_losses_and_gradients_are_those_of_the_published_code(golden, dtype, check_network):
-    check_network(golden, dtype, CAC, "cac", NAMES, OUTPUTS, LOSSES)
+    check_network(golden, dtype, CAC, "cac", NAMES, OUTPUTS, LOSSES, OPTIONS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -22,6 +22,7 @@ def tolerance(sidecar) -> float:
 
 @pytest.mark.golden("eval_metrics_*")
 def test_metrics_of_the_whole_set(golden):
+    golden.understand("num_classes", "images", "expected", "tolerance")
     classes, expected = golden.sidecar["num_classes"], golden.sidecar["expected"]
     metric = ConfusionMatrix(classes)
     for i in range(golden.sidecar["images"]):
@@ -43,6 +44,7 @@ def test_metrics_of_the_whole_set(golden):
 @pytest.mark.golden("eval_slide_*")
 @pytest.mark.parametrize("window_batch", [1, 5])
 def test_sliding_window(golden, window_batch):
+    golden.understand("crop", "stride", "tolerance")
     weight, image = golden.tensors["weight"], golden.tensors["image"]
 
     def network(x):
@@ -59,6 +61,7 @@ def test_sliding_window(golden, window_batch):
 
 @pytest.mark.golden("eval_tta_*")
 def test_mean_over_scales_and_flips(golden):
+    golden.understand("original_size", "flipped", "tolerance")
     size = tuple(golden.sidecar["original_size"])
     flipped = golden.sidecar["flipped"]
     views = [golden.tensors[f"view.{i}"][None] for i in range(len(flipped))]
@@ -77,7 +80,9 @@ def test_mean_over_scales_and_flips(golden):
 
 @pytest.mark.golden("eval_resize_*")
 def test_sizes_of_the_keep_ratio_rule(golden):
+    golden.understand("rows")
     for row in golden.sidecar["rows"]:
+        assert row.keys() == {"image_wh", "scale", "ratio", "resized_wh", "multiple_of_32_wh"}
         width, height = row["image_wh"]
         protocol = Protocol(scale=row["scale"], ratios=[row["ratio"]], divisor=32)
         ((kept, multiple),) = protocol.sizes((height, width))
@@ -87,6 +92,7 @@ def test_sizes_of_the_keep_ratio_rule(golden):
 
 @pytest.mark.golden("aug_crop_*")
 def test_the_window_taken_is_that_of_the_published_rule(golden):
+    golden.understand("crop", "cat_max_ratio", "accepted")
     facts, tensors = golden.sidecar, golden.tensors
     crop = tuple(facts["crop"])
     for i, accepted in enumerate(facts["accepted"]):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from seglab.multirun import record
-from tests.test_train import TINY, run
+from tests.commands import run, run_apart
+from tests.test_train import TINY
 
 QUICK = [*TINY, "trainer.max_steps=2", "trainer.val_check_interval=2", "callbacks=minimal", "metrics=default"]
 ROOT = Path(__file__).parents[2]
@@ -173,14 +174,14 @@ def test_jobs_side_by_side_are_all_stopped_by_ctrl_c_and_go_on(tmp_path):
     assert list(states(folder).values()) == ["stopped", "stopped", "new"]
     for name in list(jobs(folder))[:2]:
         assert json.loads((folder / name / "status.json").read_text())["status"] == "interrupted"
-    run(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "SEGLAB_TEST_FAST": "1"})
+    run_apart(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "SEGLAB_TEST_FAST": "1"})
     assert list(states(folder).values()) == ["done"] * 3
 
 
 def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     command = ["-m", "classifier.dropout=-1,0.1", "seed=0", *QUICK, "launcher=submitit_local"]
-    done = run(*command, cwd=tmp_path, check=False)
+    done = run_apart(*command, cwd=tmp_path, check=False)
     assert done.returncode == 2, done.stderr[-2000:]
     assert list(states(sweep_of(tmp_path)).values()) == ["failed", "done"]
     assert "1 of 2 jobs failed" in done.stderr

@@ -151,7 +151,7 @@ def test_a_run_from_a_stranger_names_only_parts_of_networks_unless_it_is_trusted
     assert "pathlib.Path" in notes[0]
     assert "--trust" in notes[0]
     assert not mark.exists()
-    cost.measure(collect(folder.path), trust=True)
+    cost.measure(collect(folder.path), trusted=True)
     assert mark.exists()
 
 

@@ -52,7 +52,7 @@ def pareto(table: Table) -> Figure:
     if len(known) < 2:
         raise ConfigError("a Pareto front needs the cost of two rows or more — leave --no-cost out")
     rows, times = [table.rows[k] for k in known], style.scale(table.metric)
-    sign = -1 if style.lower_is_better(table.metric) else 1
+    sign = -1 if style.lower_is_better(table) else 1
     best = front([(x, sign * row.mean) for x, row in zip(known.values(), rows, strict=True)])
     with style.house():
         picture = style.figure(style.COLUMN, 3.2)

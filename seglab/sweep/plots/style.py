@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from seglab.scores import is_fraction, run_prefers_less
 from seglab.sweep.collect import same, written
 
 if TYPE_CHECKING:
@@ -93,14 +94,14 @@ def is_number(value: object) -> bool:
 
 
 def percent(metric: str) -> bool:
-    """Whether a metric is a fraction that is read in percent: all but losses, log-likelihoods and distances."""
-    return lower_is_better(metric) is False or metric.rsplit("/", 1)[-1] == "ECE"
+    """Whether a metric is read in percent."""
+    return is_fraction(metric)
 
 
-def lower_is_better(metric: str) -> bool:
-    """Losses and calibration errors: less is more."""
-    last = metric.rsplit("/", 1)[-1]
-    return last in ("NLL", "ECE") or "loss" in metric
+def lower_is_better(table: Table) -> bool:
+    """Whether less of the table's metric is better, as its first run has it."""
+    runs = table.sweep.runs
+    return run_prefers_less(table.metric, runs[0].config if runs else {})
 
 
 def scale(metric: str) -> float:
@@ -125,7 +126,7 @@ def signed(value: float, metric: str) -> str:
 
 def best(table: Table, rows: Iterable[Row] | None = None) -> Row | None:
     """The row with the best mean, of the whole table unless told; None without any."""
-    pick = min if lower_is_better(table.metric) else max
+    pick = min if lower_is_better(table) else max
     return pick(table.rows if rows is None else rows, key=lambda row: row.mean, default=None)
 
 

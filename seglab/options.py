@@ -1,0 +1,49 @@
+"""The top level of each command's configuration: every key that is read, and of what kind its value is.
+
+Anything else that a command line adds would be read by nothing, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from seglab import checks
+
+Node = Mapping[str, Any]
+
+TRAIN: dict[str, Any] = {
+    **dict.fromkeys(("task", "augment", "optim", "trainer", "backbone", "decoder", "evaluation", "data", "classifier",
+                     "loss", "sweep", "search"), Node),
+    **dict.fromkeys(("auxiliary", "metrics", "callbacks", "logger"), Node | None),
+    "run_dir": str, "seed": int, "resume": str | None, "init_from": str | None, "overwrite": bool,
+    "allow_nonfinite": bool, "test": Literal["last", "best"] | None,
+}  # fmt: skip
+EVALUATE: dict[str, Any] = {
+    **dict.fromkeys(("evaluation", "data", "trainer", "metrics"), Node),
+    "callbacks": Node | None, "ckpt": str, "split": str, "output": str, "oracle": bool, "pictures": int,
+    "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
+    "allow_nonfinite": bool,
+}  # fmt: skip
+PREDICT: dict[str, Any] = {
+    "ckpt": str, "source": str, "output": str, "write": list[Literal["index", "colour", "overlay"]],
+    "labels_out": Literal["train", "raw"], "overwrite": bool, "device": str, "trust": bool, "allow_nonfinite": bool,
+    "max_pixels": int | None, "protocol": Literal["stored", "plain"], "evaluation": Node,
+}  # fmt: skip
+EXPORT: dict[str, Any] = {"ckpt": str, "output": str, "trust": bool, "allow_nonfinite": bool}
+LARGEST_SEED = 2**32 - 1
+
+
+def check(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse keys that nothing reads, and values of a wrong kind.
+
+    Raises:
+        ConfigError: names the key, and the nearest one that exists or what is expected.
+    """
+    checks.known_keys(options, known)
+    for name, value in options.items():
+        checks.kind(name, value, known[name])
+    if "seed" in options:
+        checks.within("seed", options["seed"], 0, LARGEST_SEED)
+    if "pictures" in options:
+        checks.within("pictures", options["pictures"], 0)

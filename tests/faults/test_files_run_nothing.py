@@ -1,0 +1,364 @@
+"""No file that seglab opens runs code, reads a secret, fetches or opens anything: a canary for every way and every door.
+
+A *way* puts a trap into an otherwise good file; a *door* is a function behind a command that opens one. The trap, where
+it springs, leaves a folder: the canary.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import socket
+import urllib.request
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from hydra.core.utils import setup_globals
+from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
+from safetensors.torch import save_file
+
+import seglab
+from seglab import build, checkpoint, cli, evaluate, export, predict, resume
+from seglab.backbones import weights
+from seglab.errors import CheckpointError, UserError
+from seglab.sweep import __main__ as sweep
+from seglab.train import fit
+from tests.conftest import SMALL_NET, TINY
+from tests.sweep.synthetic import structure
+
+setup_globals()  # Hydra's resolvers
+cli.register_resolvers()
+RESOLVERS = sorted(BaseContainer._resolvers)
+SECRET = "SEGLAB_TEST_SECRET"
+
+
+class Trap:
+    """Unpickled, it makes the canary."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return os.mkdir, (self.canary,)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """The content of a checkpoint of an untrained network, its options for every door, and an image."""
+    folder = tmp_path_factory.mktemp("good")
+    config = cli.compose("train", ["classifier=cac", *TINY, *SMALL_NET, "trainer.max_steps=1", f"run_dir={folder}"])
+    module = build.build_module(config, build.build_data(config).spec)
+    content = {
+        "state_dict": module.state_dict(), "global_step": 7, "pytorch-lightning_version": "2.6.6", "loops": {},
+        "callbacks": {}, "lr_schedulers": [{}],
+        "optimizer_states": [{"state": {}, "param_groups": [{"params": list(range(len(list(module.parameters()))))}]}],
+    }  # fmt: skip
+    checkpoint.embed(content, module.config, module.spec)
+    torch.save(content, folder / "good.ckpt")
+    from PIL import Image
+
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    options = {name: cli.compose(name, [f"{key}=x" for key in ("ckpt", "output")]) for name in ("evaluate", "export")}
+    options["predict"] = cli.compose("predict", ["ckpt=x", "output=x", f"source={folder / 'a.png'}", "device=cpu"])
+    return content, config, options, module
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    """The folder that must not appear. It also does when something is fetched, or opened as weights."""
+    place = tmp_path / "canary"
+
+    def sing(*args, **kwargs):
+        place.mkdir(exist_ok=True)
+        raise AssertionError("the canary sings")
+
+    for owner, name in [
+        (weights, "fetch"), (weights, "read"), (weights, "fill"), (huggingface_hub, "hf_hub_download"),
+        (urllib.request, "urlopen"), (socket, "create_connection"), (socket.socket, "connect"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(owner, name, sing)
+    monkeypatch.setenv(SECRET, "secret")
+    return place
+
+
+# Doors
+
+
+def through_predict(path, good, out):
+    predict.predict_images({**good[2]["predict"], "ckpt": str(path), "output": str(out)})
+
+
+def through_evaluate(path, good, out):
+    options = copy.deepcopy(good[2]["evaluate"])
+    options["trainer"]["accelerator"] = "cpu"
+    evaluate.score({**options, "ckpt": str(path), "output": str(out), "pictures": 0})
+
+
+def through_export(path, good, out):
+    export.export(OmegaConf.create({**good[2]["export"], "ckpt": str(path), "output": str(out)}))
+
+
+def through_resume(path, good, out):
+    module = good[3]
+    resume.check(path, module.config, module.spec, module.model, averages=False, allow_nonfinite=False)
+
+
+def through_init_from(path, good, out):
+    checkpoint.init_from(copy.deepcopy(good[3].model), path)
+
+
+DOORS = {
+    "load": lambda path, good, out: seglab.load(path),
+    "predict": through_predict,
+    "evaluate": through_evaluate,
+    "export": through_export,
+    "resume": through_resume,
+    "init_from": through_init_from,
+}
+OF_EXPORTS = [door for door in DOORS if door != "resume"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_good_file_passes_every_door(door, good, tmp_path, monkeypatch):
+    torch.save(good[0], tmp_path / "good.ckpt")
+    DOORS[door](tmp_path / "good.ckpt", good, tmp_path / "out")
+
+
+# Ways: each changes the configuration, or the content of the file around it
+
+
+def put(config, key, value):
+    *path, last = key.split(".")
+    node = config
+    for part in path:
+        node = node[part]
+    node[last] = value
+
+
+def make(canary):
+    return {"_target_": "os.mkdir", "path": str(canary)}
+
+
+TIMM = {"_target_": "seglab.backbones.Timm", "name": "resnet18"}
+TARGETS = {
+    **{f"target in {part}": (part, make) for part in ("backbone", "decoder", "classifier", "auxiliary")},
+    "nested target": ("decoder.norm", lambda c: {"_target_": "torch.nn.BatchNorm2d", "deep": [{"er": make(c)}]}),
+    "target through an import": (
+        "decoder.norm", lambda c: {"_target_": "seglab.decoders.base.torch.os.mkdir", "path": str(c)}
+    ),
+    "partial target": ("classifier", lambda c: {"_target_": "functools.partial", "_partial_": True, "a": make(c)}),
+    "function that fetches": ("classifier", lambda c: {"_target_": "seglab.backbones.weights.fetch", "name": "x"}),
+    "function that opens": ("decoder.norm", lambda c: {"_target_": "seglab.backbones.weights.read", "path": "/x"}),
+    "network that fetches": ("classifier", lambda c: {**TIMM, "pretrained": True}),
+    "network inside a classifier that fetches": ("classifier.projector", lambda c: {**TIMM, "pretrained": True}),
+    "network inside a classifier that opens": ("classifier.projector", lambda c: {**TIMM, "weights": str(c)}),
+    "network of a hub": ("backbone.name", lambda c: "hf-hub:evil/network"),
+    "network of a folder": ("backbone.name", lambda c: f"local-dir:{c}"),
+    "arguments without names": ("backbone", lambda c: {"_target_": "seglab.backbones.Timm", "_args_": ["resnet18"]}),
+    "class of Python": ("classifier", lambda c: {"_target_": "pathlib.Path.mkdir", "self": str(c)}),
+}  # fmt: skip
+OF_TRAINING = ("data", "loss", "task", "augment")
+"""Nodes that evaluation builds as well; to the other doors they are text."""
+INTERPOLATIONS = {
+    **{f"resolver {name}": ("classifier.tau", f"${{{name}:{SECRET}}}") for name in RESOLVERS},
+    "resolver that builds": ("classifier.tau", None),
+    "value of another key": ("classifier.tau", "${seed}"),
+    "in a list": ("augment.crop", ["${seed}", 64]),
+    "in the name of a key": ("augment", {"${seed}": 1}),
+    "inside a text": ("data.root", f"/data/${{oc.env:{SECRET}}}"),
+    "in what no door builds": ("optim.optimizer.lr", f"${{oc.env:{SECRET}}}"),
+    "escaped": ("classifier.tau", r"\${seed}"),
+}
+
+
+def interpolated(config, way, canary):
+    key, value = INTERPOLATIONS[way]
+    if value is None:
+        value = f"${{oc.create:{{_target_: os.mkdir, path: '{canary}'}}}}"
+    put(config, key, value)
+
+
+def written(content, config, path, exported):
+    """The file with a changed configuration; gives what a door opens."""
+    changed = {**content, "seglab": {**content["seglab"], "config": config}}
+    if not exported:
+        torch.save(changed, path.with_suffix(".ckpt"))
+        return path.with_suffix(".ckpt")
+    path.mkdir()
+    tensors = checkpoint.network_tensors(content)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps({**changed["seglab"], "step": 7}))
+    return path
+
+
+def refused(door, path, good, out, canary):
+    with pytest.raises(UserError) as error:
+        DOORS[door](path, good, out)
+    assert error.value.exit_code == 2
+    assert not canary.exists()
+    assert "secret" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "export"])
+@pytest.mark.parametrize("way", TARGETS)
+def test_only_parts_of_networks_are_built(way, exported, good, canary, tmp_path):
+    key, trap = TARGETS[way]
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    put(config, key, trap(canary))
+    path = written(good[0], config, tmp_path / "evil", exported)
+    for door in ("load", "predict", "evaluate", "export"):
+        assert str(tmp_path / "evil") in refused(door, path, good, tmp_path / "out", canary)
+
+
+@pytest.mark.parametrize("part", OF_TRAINING)
+def test_evaluation_builds_no_more_of_the_rest(part, good, canary, tmp_path):
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    put(config, "loss.main" if part == "loss" else part, make(canary))
+    refused("evaluate", written(good[0], config, tmp_path / "evil", False), good, tmp_path / "out", canary)
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "export"])
+@pytest.mark.parametrize("way", INTERPOLATIONS)
+def test_nothing_is_resolved(way, exported, good, canary, tmp_path):
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    interpolated(config, way, canary)
+    path = written(good[0], config, tmp_path / "evil", exported)
+    for door in OF_EXPORTS if exported else DOORS:
+        assert INTERPOLATIONS[way][0].split("[")[0] in refused(door, path, good, tmp_path / "out", canary)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("place", ["extra", "state_dict", "seglab"])
+def test_nothing_is_unpickled(place, door, good, canary, tmp_path):
+    content = copy.deepcopy(good[0])
+    node = content if place == "extra" else content[place]
+    node["trap"] = Trap(str(canary))
+    torch.save(content, tmp_path / "evil.ckpt")
+    assert "mkdir" in refused(door, tmp_path / "evil.ckpt", good, tmp_path / "out", canary)
+    torch.load(tmp_path / "evil.ckpt", weights_only=False)
+    assert canary.exists(), "the trap was live"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_lightning_is_asked_to_build_nothing(door, good, canary, tmp_path):
+    asked = {"_instantiator": "os.mkdir", "path": str(canary)}
+    torch.save({**good[0], "hyper_parameters": asked}, tmp_path / "evil.ckpt")
+    assert "_instantiator" in refused(door, tmp_path / "evil.ckpt", good, tmp_path / "out", canary)
+
+
+@pytest.mark.parametrize("door", OF_EXPORTS)
+def test_what_stands_in_the_metadata_of_safetensors_is_read_by_nobody(door, good, canary, tmp_path):
+    path = written(good[0], good[0]["seglab"]["config"], tmp_path / "odd", True)
+    tensors = {name: value.contiguous() for name, value in checkpoint.network_tensors(good[0]).items()}
+    told = {"config": json.dumps(make(canary)), "seglab": f"${{oc.env:{SECRET}}}", "format": "pickle"}
+    save_file(tensors, path / "model.safetensors", metadata=told)
+    DOORS[door](path, good, tmp_path / "out")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("key", ["resume", "init_from"])
+def test_training_opens_files_through_the_same_doors(key, good, canary, tmp_path):
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    interpolated(config, "resolver that builds", canary)
+    path = written(good[0], config, tmp_path / "evil", False)
+    with pytest.raises(CheckpointError, match=r"classifier\.tau"):
+        fit({**good[1], key: str(path)}, tmp_path / "run")
+    assert not canary.exists()
+    assert json.loads((tmp_path / "run/status.json").read_text())["exit_code"] == 2
+
+
+def test_with_trust_the_configuration_is_still_data(good, canary, tmp_path):
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    interpolated(config, "resolver that builds", canary)
+    with pytest.raises(CheckpointError):
+        seglab.load(written(good[0], config, tmp_path / "evil", False), trust=True)
+    assert not canary.exists()
+
+
+# A sweep's folder, with runs of strangers
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return structure(tmp_path_factory.mktemp("runs") / "sweep")
+
+
+@pytest.fixture
+def folder(runs, tmp_path):
+    """A sweep with one run whose ``config.yaml`` a test changes."""
+    shutil.copytree(runs, tmp_path / "sweep")
+    jobs = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    for job in jobs[1:]:
+        shutil.rmtree(job)
+    return tmp_path / "sweep", jobs[0] / "config.yaml"
+
+
+def collected(folder, *flags):
+    sweep.summarise(sweep.arguments().parse_args([str(folder), "--no-plots", "--no-report", *flags]))
+
+
+TAGS = ["!!python/object/apply:os.mkdir ['{canary}']", "!!python/object/new:os.mkdir ['{canary}']",
+        "!!python/name:os.mkdir", "!!python/module:os"]  # fmt: skip
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_a_tag_in_a_sweeps_yaml_builds_nothing(tag, folder, canary):
+    folder, config = folder
+    config.write_text(config.read_text() + f"\nevil: {tag.format(canary=canary)}\n")
+    with pytest.raises(UserError, match=r"config\.yaml") as error:
+        collected(folder)
+    assert error.value.exit_code == 2
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("way", INTERPOLATIONS)
+def test_nothing_in_a_sweeps_yaml_is_resolved(way, folder, good, canary):
+    folder, file = folder
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    interpolated(config, way, canary)
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"config\.yaml: ") as error:
+        collected(folder)
+    assert error.value.exit_code == 2
+    assert not canary.exists()
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("way", [way for way in TARGETS if not way.startswith("arguments")])
+def test_a_sweeps_table_needs_no_network_and_builds_no_other(way, folder, good, canary, capsys):
+    folder, file = folder
+    key, trap = TARGETS[way]
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    put(config, key, trap(canary))
+    file.write_text(yaml.safe_dump(config))
+    collected(folder)
+    assert "cost not measured" in " ".join(capsys.readouterr().out.split())
+    assert not canary.exists()
+
+
+# Every file of ours that is opened, is opened where this holds
+
+
+def test_torch_load_yaml_and_pickle_are_called_in_their_rooms_only():
+    sources = {path: path.read_text() for path in (Path(seglab.__file__).parent).rglob("*.py")}
+    rooms = {
+        "torch.load(": {"checkpoint.py", "weights.py"},
+        "pickle.load": set(),
+        "yaml.load(": {"collect.py"},
+        "yaml.unsafe_load": set(),
+        "hydra.utils.instantiate(": {"build.py"},
+        "load_from_checkpoint(": set(),
+        "eval(annotation": {"checks.py"},
+    }
+    for call, rooms_of in rooms.items():
+        found = {path.name for path, text in sources.items() if call in text}
+        assert found == rooms_of, call
+    for path, text in sources.items():
+        assert text.count("torch.load(") == text.count("weights_only=True") if "torch.load(" in text else True, path
