@@ -36,7 +36,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         Unwritable: no space, quota or size limit reached (DiskFull), or no place where files can be written.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")  # same folder: a rename within one is atomic
+    # In the same folder, for a rename within one file system is atomic, and not longer than a file system allows.
+    beside = path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:

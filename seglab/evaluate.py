@@ -8,7 +8,7 @@ numbers are equal. The output folder holds ``metrics.json`` (fractions, per-clas
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from seglab import cli
 from seglab import options as known
 from seglab.checks import one_of
+from seglab.data.listing import first
 from seglab.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
         trust.check(config, PARTS, str(stored.path))
     model = build.network(tensors, stored, options["trust"])
     data = build.build_data(config)
-    check_data(data, stored)
+    check_data(data, stored, options)
     module = build.build_module(config, data.spec, oracle=options["oracle"], model=model)
     if options["oracle"]:
         check_oracle(module)
@@ -94,7 +95,7 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     if trainer.is_global_zero:
         values = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
         logged = {name.removeprefix("test/"): value for name, value in values.items()}
-        report(module, logged, stored, options, run)
+        report(module, logged, stored, data.split("test"), options, run)
         draw(trainer, module, data, options["pictures"], run.path / "pictures")
     return module.results
 
@@ -138,21 +139,27 @@ def overlaid(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def check_data(data: DataModule, stored: Description) -> None:
+def check_data(data: DataModule, stored: Description, options: Mapping[str, Any]) -> None:
     """Refuse data that the network cannot be scored on.
 
     Raises:
-        CheckpointError: another number of classes.
+        ConfigError: a split that is not there.
+        CheckpointError: another number of classes, or the same in another order.
         DataError: a split whose labels were not published.
     """
+    missing = [split for split in data.splits["test"] if split not in data.source.splits]
+    if missing or not data.splits["test"]:
+        raise ConfigError(
+            f"split={options['split']}: {data.spec.name} has no such split — expected train, val or test as in the "
+            f"checkpoint's data.splits, or one of its own: {', '.join(data.source.splits)}; e.g. split=val"
+        )
     if data.spec.num_classes != stored.spec.num_classes:
         raise CheckpointError(
             f"{stored.path} predicts {stored.spec.num_classes} classes ({stored.spec.name}); the data has "
             f"{data.spec.num_classes} ({data.spec.name}) — expected the classes it was trained on; check data.root, or "
             "start a run from what fits with seglab.train init_from="
         )
-    if data.spec.classes != stored.spec.classes:
-        log.warning("the data's class names differ from the checkpoint's: is this the set it was trained on?")
+    check_names(data.spec.classes, stored, options["class_order"])
     closed = [split for split in data.splits["test"] if split in getattr(data.source, "unlabelled", ())]
     if closed:
         raise DataError(
@@ -160,6 +167,27 @@ def check_data(data: DataModule, stored: Description) -> None:
             f"split with labels, e.g. split=val; python -m seglab.predict ckpt={stored.path} source=… "
             "writes its predictions"
         )
+
+
+def check_names(classes: Sequence[str], stored: Description, order: str) -> None:
+    """Refuse classes of which one has another id than in the checkpoint: its IoU would be another class's.
+
+    Raises:
+        CheckpointError: unless ``order`` is ``ignore``.
+    """
+    if classes == stored.spec.classes:
+        return
+    trained = {name: k for k, name in enumerate(stored.spec.classes)}
+    moved = [name for k, name in enumerate(classes) if trained.get(name, k) != k]
+    if moved and order == "refuse":
+        name = moved[0]
+        raise CheckpointError(
+            f"{stored.path}: {len(moved)} of its {len(trained)} classes have another id in the data, e.g. {name}: "
+            f"{trained[name]} in the checkpoint, {classes.index(name)} in the data — expected the checkpoint's order: "
+            f"{first(trained)}; mend the class file, and data.dataset.label_map where the label files count otherwise "
+            "too; class_order=ignore scores id by id under the data's names"
+        )
+    log.warning("the data's class names differ from the checkpoint's: is this the set it was trained on?")
 
 
 def check_oracle(module: SegmentationModule) -> None:
@@ -184,10 +212,11 @@ def report(
     module: SegmentationModule,
     losses: Mapping[str, float],
     stored: Description,
+    own: str,
     options: Mapping[str, Any],
     run: RunFolder,
 ) -> None:
-    """Table, JSON and confusion matrix."""
+    """Table, JSON and confusion matrix; ``own`` is the data set's name of the split that was asked for."""
     from rich.console import Console
 
     from seglab import atomic, visualize
@@ -200,7 +229,7 @@ def report(
         "uses_labels": bool(options["oracle"]), "whole_split": part is None, "protocol": asdict(module.protocol),
         "names": list(spec.classes),
     }  # fmt: skip
-    scores = {name: value for name, value in results.items() if name != "matrix"}
+    scores = {"split": own, **{name: value for name, value in results.items() if name != "matrix"}}
     found = {f"{split}/{name}": value for name, value in {**losses, **scores}.items()}
     atomic.write_json(
         run.path / "metrics.json", jsonable({**about, **found})
@@ -208,13 +237,14 @@ def report(
     rows = zip(spec.classes, results["matrix"].tolist(), strict=True)
     table = [["label \\ prediction", *spec.classes], *([name, *counts] for name, counts in rows)]
     atomic.write_text(run.path / "confusion.csv", "".join(";".join(map(str, row)) + "\n" for row in table))
+    title = f"{spec.name} {split}" + (f" (split {own})" if own != options["split"] else "")
     console = Console(soft_wrap=True)
-    console.print(visualize.class_table(results, spec.classes, f"{spec.name} {split}"))
+    console.print(visualize.class_table(results, spec.classes, title))
     if options["oracle"]:
         console.print("USES LABELS: this is the ground-truth branch, an upper bound and not a result")
     if part:
         console.print(f"A PART of the split only (trainer.limit_test_batches={part}): not a result")
-    heading = f"{spec.name} {split}: mIoU {visualize.percent(results['mIoU'])}"
+    heading = f"{title}: mIoU {visualize.percent(results['mIoU'])}"
     visualize.save(visualize.confusion_picture(results["matrix"], spec.classes, heading), run.path / "confusion.png")
     console.print(f"results: {run.path}")
 

@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from seglab import checkpoint as checkpoints
 from seglab.classifiers.base import Output
 from seglab.data.spec import DatasetSpec
+from seglab.errors import ConfigError
 from seglab.inference import Protocol, infer
 from seglab.losses.base import Criterion
 from seglab.segmenter import Segmenter
@@ -113,12 +114,26 @@ class SegmentationModule(L.LightningModule):
         torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.criterion(self(batch.image, batch.label), batch, self.global_step)
+        losses = self.criterion(self.train_on(batch), batch, self.global_step)
         self.parts = losses.parts
         self.log("train/loss", losses.total.detach(), prog_bar=True)
         values = {f"train/{name}": value for name, value in losses.parts.items()}
         self.log_dict({**values, "step": float(self.global_step + 1)})  # the axis is the optimiser's step, this one
         return losses.total
+
+    def train_on(self, batch: Batch) -> Output:
+        """The network's output for a training batch; ConfigError where batch normalisation has nothing to average."""
+        try:
+            return self(batch.image, batch.label)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's, of the first layer that has only one
+                raise
+            height, width = batch.image.shape[-2:]
+            raise ConfigError(
+                f"data.batch_size={len(batch)} with an image of {height}x{width} (height x width) leaves a batch "
+                "normalisation one value per channel — expected at least two — set data.batch_size=2, or a larger "
+                "augment.crop=[height,width]"
+            ) from error
 
     def validation_step(self, batches: list[Batch], batch_idx: int) -> None:
         for batch in batches:

@@ -22,7 +22,8 @@ TRAIN: dict[str, Any] = {
 EVALUATE: dict[str, Any] = {
     **dict.fromkeys(("evaluation", "data", "trainer", "metrics"), Node),
     "callbacks": Node | None, "ckpt": str, "split": str, "output": str, "oracle": bool, "pictures": int,
-    "protocol": Literal["stored", "plain"], "trust": bool, "allow_nonfinite": bool,
+    "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
+    "allow_nonfinite": bool,
 }  # fmt: skip
 PREDICT: dict[str, Any] = {
     "ckpt": str, "source": str, "output": str, "write": list[Literal["index", "colour", "overlay"]],

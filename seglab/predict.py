@@ -243,9 +243,10 @@ def find_images(source: Path, skip: Path) -> tuple[Path, list[str]]:
         return source.parent, [source.name]
     if not os.path.isdir(source):
         raise DataError(f"{source}: no such file or folder — expected an image or a folder of images; check source=")
-    written = [skip.resolve() / kind for kind in KINDS]
+    real = Path(os.path.realpath(source))
+    written = [Path(os.path.realpath(skip)) / kind for kind in KINDS]
     found = sorted(path for paths in scan(str(source), "", IMAGE_SUFFIXES).values() for path in paths)
-    found = [path for path in found if not any((source / path).resolve().is_relative_to(kind) for kind in written)]
+    found = [path for path in found if not any((real / path).is_relative_to(kind) for kind in written)]
     if not found:
         raise DataError(
             f"{source}: no image in it — expected files ending in {', '.join(IMAGE_SUFFIXES)}; check source="

@@ -50,7 +50,8 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
     with RunFolder(run_dir, results=what_is_there(config, Path(run_dir))) as run:
         data = build.build_data(config)
-        for stage in ("fit", "test") if config["test"] else ("fit",):
+        tested = config["test"] and data.splits["test"]
+        for stage in ("fit", "test") if tested else ("fit",):
             data.setup(stage)  # bad data is named before anything is built
         module = build.build_module(config, data.spec)
         trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
@@ -68,7 +69,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         found = kept.scores if kept else scores(module)
         results = {f"val/{name}": value for name, value in found.items()} | (kept.found if kept else {})
         run.write_metrics({**build.parameters(module.model), "step": trainer.global_step, **results})
-        if config["test"]:
+        if tested:
             results |= test(trainer, module, data, run, config["test"])
         if trainer.is_global_zero:
             print(f"run folder: {run.path}")
@@ -95,6 +96,9 @@ def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
 
     counts = ", ".join(f"{len(data.names(role))} {role}" for role in ("train", "val"))
     log.info("data: %s, %d classes, %s", data.spec.name, data.spec.num_classes, counts)
+    if config["test"] and config["data"]["splits"]["test"] and not data.splits["test"]:
+        there = ", ".join(data.source.splits)
+        log.info("no test: %s has no split test, only %s — add it, or set data.splits.test=val", data.spec.name, there)
     parts = [type(part).__name__ for part in (module.model.decoder, module.model.classifier)]
     size = build.parameters(module.model)
     log.info(
@@ -109,9 +113,11 @@ def test(trainer: Any, module: Any, data: Any, run: Any, which: str) -> dict[str
     """Evaluate the test split with the ``last`` or ``best`` weights."""
     from seglab.callbacks.checkpoints import scores
 
+    same = ", which is also validated on" if set(data.splits["test"]) & set(data.splits["val"]) else ""
+    log.info("test: split %s, %d images%s", data.split("test"), len(data.names("test")), same)
     path = str(run.checkpoints / "best.ckpt") if which == "best" else None
     trainer.test(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
-    found = {**scores(module), "loss": trainer.callback_metrics.get("test/loss")}
+    found = {"split": data.split("test"), **scores(module), "loss": trainer.callback_metrics.get("test/loss")}
     results = {f"test/{name}": value for name, value in found.items()}
     run.write_metrics(results)
     return results

@@ -132,32 +132,35 @@ def strip(
 ) -> np.ndarray:
     """One row: image, label, prediction (one, or several under their names), error; a legend below.
 
-    The error panel shows a single prediction only. ``width`` is that of a panel, in pixels.
+    The error panel shows a single prediction only. ``width`` is that of a panel, in pixels; panels are at most four
+    times as high, so that an image one pixel wide does not become millions of rows.
     """
     named = predictions if isinstance(predictions, Mapping) else {"prediction": predictions}
-    photo = fit(image, width)
+    highest = 4 * width
+    photo = fit(image, width, highest)
     panels = {"image": photo}
     maps = list(named.values()) if label is None else [label, *named.values()]
     entries = [(classes[k], palette[k]) for k in present(*maps)]
     if label is not None:
-        panels["label"] = colour_map(fit(label, width), palette)
+        panels["label"] = colour_map(fit(label, width, highest), palette)
     for name, prediction in named.items():
-        panels[name] = colour_map(fit(prediction, width), palette)
+        panels[name] = colour_map(fit(prediction, width, highest), palette)
     if label is not None:
         valid = label != IGNORE
         if not valid.all():
             entries.append(("void", VOID))
         if len(named) == 1 and valid.any():
             wrong = (label != maps[-1])[valid].mean()
-            panels[f"error ({wrong:.1%} of pixels)"] = error_map(photo, fit(label, width), fit(maps[-1], width))
+            shown = (fit(ids, width, highest) for ids in (label, maps[-1]))
+            panels[f"error ({wrong:.1%} of pixels)"] = error_map(photo, *shown)
             entries.append(("wrong", WRONG))
     row = side_by_side([titled(name, panel) for name, panel in panels.items()])
     return stack([row, legend(entries, row.shape[1])])
 
 
-def fit(picture: np.ndarray, width: int) -> np.ndarray:
-    """Scaled to a width: photographs [H, W, 3] smoothly, ids [H, W] without mixing them."""
-    height = min(max(1, round(picture.shape[0] * width / picture.shape[1])), LONGEST)
+def fit(picture: np.ndarray, width: int, highest: int = LONGEST) -> np.ndarray:
+    """Scaled to a width: photographs [H, W, 3] smoothly, ids [H, W] unmixed; squashed to ``highest`` rows."""
+    height = min(max(1, round(picture.shape[0] * width / picture.shape[1])), highest)
     method = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(picture).resize((width, height), method))
 

@@ -41,7 +41,7 @@ def saved(root, tmp_path, compose):
     """``saved(*overrides) -> path`` of a checkpoint of an untrained network that describes itself."""
 
     def save(*overrides: str):
-        common = ["data=folder", f"data.root={root}", "data.num_workers=0", "data.batch_size=1"]
+        common = ["data=folder", f"data.root={root}", "data.splits.test=val", "data.num_workers=0", "data.batch_size=1"]
         config = compose("train", [*common, *NET, *overrides])
         module = build.build_module(config, build.build_data(config).spec)
         content = {"state_dict": module.state_dict(), "global_step": 7}
@@ -138,6 +138,27 @@ def test_a_split_is_chosen_by_its_role_or_by_its_own_name(saved, score, tmp_path
     assert score(ckpt, "split=hidden")["matrix"].sum() == (30 * 47) + (37 * 40)
 
 
+def test_the_data_sets_own_name_of_the_split_is_said(saved, score, tmp_path, capsys):
+    score(saved("data.splits.val=hidden"), "split=val")
+    written = json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert (written["split"], written["val/split"]) == ("val", "hidden")
+    assert "folder val (split hidden)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["auto", "null"])
+def test_a_checkpoint_without_a_test_split_is_asked_for_another(saved, score, given):
+    ckpt = saved(f"data.splits.test={given}")
+    with pytest.raises(ConfigError, match=r"split=test: folder has no such split.*hidden, train, val.*split=val"):
+        score(ckpt)
+    assert 0 <= score(ckpt, "split=val")["mIoU"] <= 1
+
+
+def test_a_split_that_is_not_there_is_refused_by_the_key_that_was_typed(saved, score):
+    with pytest.raises(ConfigError, match="split=valid: folder has no such split") as caught:
+        score(saved(), "split=valid")
+    assert "change data.splits" not in str(caught.value)
+
+
 def test_contours_and_calibration_are_an_option(saved, score):
     results = score(saved(), "metrics=full")
     assert 0 <= results["mBoundaryIoU"] <= 1
@@ -182,6 +203,39 @@ def test_data_of_another_class_count_is_refused(saved, score, root):
     (root / "classes.txt").write_text("red\ngreen\nblue\n")
     with pytest.raises(CheckpointError, match=r"predicts 4 classes .* has 3"):
         score(ckpt)
+
+
+@pytest.mark.parametrize("classes", ["never\nblue\ngreen\nred\n", "red\nblue\ngreen\nfourth\n"])
+def test_classes_of_another_order_are_refused_unless_it_is_ignored(saved, score, root, caplog, classes):
+    ckpt = saved()
+    before = score(ckpt)["IoU"]
+    (root / "classes.txt").write_text(classes)
+    with pytest.raises(CheckpointError, match=r"have another id in the data.*class_order=ignore"):
+        score(ckpt)
+    assert score(ckpt, "class_order=ignore")["IoU"] == pytest.approx(before, nan_ok=True)  # id by id, as before
+    assert "names differ" in caplog.text
+
+
+def test_a_class_of_another_name_in_the_same_place_is_a_warning(saved, score, root, caplog):
+    ckpt = saved()
+    (root / "classes.txt").write_text("scarlet\ngreen\nblue\nnever\n")
+    score(ckpt)
+    assert "names differ" in caplog.text
+
+
+def test_an_unknown_class_order_is_refused(saved, score):
+    with pytest.raises(ConfigError, match="class_order=maybe — expected one of refuse, ignore"):
+        score(saved(), "class_order=maybe")
+
+
+def test_what_a_label_error_suggests_can_be_typed(saved, score, root):
+    ckpt = saved()
+    for path in (root / "labels/val").iterdir():
+        label = np.array(Image.open(path))
+        Image.fromarray(np.where(label == 2, 77, label).astype(np.uint8)).save(path)
+    with pytest.raises(DataError, match="ids 77"):
+        score(ckpt)
+    assert score(ckpt, "data.dataset.label_map={0: 0, 1: 1, 77: 2, 255: 255}")["matrix"].sum() > 0
 
 
 def test_a_checkpoint_cannot_name_what_is_not_a_part(saved, score, tmp_path):

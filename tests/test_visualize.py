@@ -131,3 +131,10 @@ def test_a_picture_is_saved_in_the_format_of_its_suffix(tmp_path):
         visualize.save(image, tmp_path / name)
         assert Image.open(tmp_path / name).size == (32, 24)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_panels_of_an_image_one_pixel_wide_do_not_become_millions_of_rows():
+    image, label = scene(20000, 1)
+    assert visualize.strip(image, label, label, CLASSES, PALETTE, width=100).shape[0] < 600
+    image, label = scene(1, 20000)
+    assert visualize.strip(image, label, label, CLASSES, PALETTE, width=100).shape[0] < 600

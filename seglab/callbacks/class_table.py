@@ -49,7 +49,9 @@ class ClassTable(L.Callback):
         rows = per_class(results, classes)
         atomic.write_json(target.with_suffix(".json"), jsonable({**results, "step": step, "names": list(classes)}))
         atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
-        title = f"{stage} at step {step}"
+        data = getattr(trainer, "datamodule", None)
+        split = stage if data is None else data.split(stage)
+        title = f"{stage} at step {step}" if split == stage else f"{stage} (split {split}) at step {step}"
         if len(classes) <= self.max_rows:
             get_console().print(visualize.class_table(results, classes, title))
         else:

@@ -35,9 +35,9 @@ AUGMENT = 0xA06
 
 
 def keep_ratio_size(size: Size, scale: Sequence[int]) -> Size:
-    """(height, width) of an image of ``size`` made to fit the long and the short side of ``scale``, shape kept."""
+    """(height, width) >= 1 of an image of ``size`` made to fit the long and short side of ``scale``, shape kept."""
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return int(size[0] * factor + 0.5), int(size[1] * factor + 0.5)
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
 def is_diverse(label: np.ndarray, max_share: float) -> bool:
@@ -76,7 +76,8 @@ class RandomResize(A.DualTransform):
         height, width = params["shape"][:2]
         base = self.scale or (width, height)
         factor = self.py_random.uniform(*self.ratio)
-        return {"size": keep_ratio_size((height, width), [int(side * factor) for side in base])}
+        # One pixel stays one: 0 would bound the other side to 0 as well.
+        return {"size": keep_ratio_size((height, width), [max(1, int(side * factor)) for side in base])}
 
     def apply(self, img: np.ndarray, size: Size = (0, 0), **params: Any) -> np.ndarray:
         """The image, resized."""

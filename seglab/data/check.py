@@ -6,6 +6,8 @@ Levels, each including the one before:
   variant of the dataset. Under a second.
 - ``headers``: every image and label opens and their sizes agree.
 - ``full``: every pixel is decoded and every id has a class. The verdict is cached until a file changes.
+
+``classes`` judges a split that is trained on, from the labels that its level has read or from a sample.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +24,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from seglab import atomic
 from seglab.checks import one_of
 from seglab.data import io
+from seglab.data.labels import Seen, histogram, judge, reading
 from seglab.data.listing import Pair, first
-from seglab.errors import DataError
+from seglab.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from seglab.data.source import FileSource
@@ -32,6 +38,12 @@ LEVELS = ("names", "headers", "full")
 
 PROBES = 8
 """Labels read at level ``names``, spread over the split."""
+
+SAMPLE, SAMPLE_PIXELS = 128, 1 << 24
+"""Labels and pixels read at most, in search of every class that is trained (of large labels no fewer than PROBES)."""
+
+MANY = 1000
+"""Labels read at most before they are said to start at 1."""
 
 REPORTED = 5
 """Faults listed in one message."""
@@ -45,14 +57,16 @@ def run(source: FileSource, split: str, level: str) -> None:
     one_of("data.check", level, LEVELS)
     names(source, split)
     if level == "headers":
-        _all(source, split, "headers", lambda pair: _header(source, pair))
+        _refuse(source, split, _all(source, split, "headers", lambda pair: _header(source, pair)))
     elif level == "full":
         full(source, split)
     else:
-        pairs = source.pairs(split)
-        probes = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, PROBES).astype(int))]
-        ids = [_ids(source, pair, source.read_stored(pair)) for pair in probes if pair.label]
-        _suspect(source, split, ids, refuse=False)
+        seen = look(source, split, lambda seen: seen.read >= PROBES)
+        if source.table.unknown(seen.labels):
+            # What the others hold tells what these are, above all whether 0 is in any.
+            look(source, split, lambda seen: sampled(seen) and (0 in seen.labels or seen.read >= MANY), tolerant=True)
+            raise _unknown(source, seen)
+        _suspect(source, split, seen, refuse=False)
 
 
 def names(source: FileSource, split: str) -> None:
@@ -88,16 +102,90 @@ def names(source: FileSource, split: str) -> None:
 def full(source: FileSource, split: str) -> None:
     """Decode everything once; a set that passed is not read again until a name, size or date changes."""
     verdict = _verdict_file(source, split)
-    if verdict is not None and verdict.exists():
+    seen = _stored_verdict(verdict) if verdict is not None else None
+    if seen is not None and not source.table.unknown(seen.labels):
+        source.seen[split] = seen
         return
-    ids = _all(source, split, "pixels", lambda pair: _pixels(source, pair))
-    _suspect(source, split, ids, refuse=True)
+    results = _all(source, split, "pixels", lambda pair: _pixels(source, pair))
+    pairs, seen = source.pairs(split), Seen(tried=len(results))
+    for pair, result in zip(pairs, results, strict=True):
+        if pair.label is not None and not isinstance(result, DataError):
+            seen.add(result, source.path(pair.label))
+    for k, (pair, result) in enumerate(zip(pairs, results, strict=True)):
+        if not isinstance(result, DataError) and source.table.unknown(result):
+            results[k] = source.table.refusal(result, source.path(pair.label or ""))
+    strange = source.table.unknown(seen.labels)
+    _refuse(source, split, results, reading(seen.labels, source.spec, source.remap) if strange else None)
+    _suspect(source, split, seen, refuse=True)
+    source.seen[split] = seen
     if verdict is not None:
         try:
-            verdict.parent.mkdir(parents=True, exist_ok=True)
-            verdict.touch()
-        except OSError as error:
+            counts = {"tried": seen.tried, "read": seen.read, "labels": seen.labels, "pixels": seen.pixels}
+            atomic.write_json(verdict, counts)
+        except (OSError, UserError) as error:
             _log.warning("the verdict on %s cannot be cached in %s: %s", split, verdict.parent, error)
+
+
+def look(source: FileSource, split: str, enough: Callable[[Seen], bool], tolerant: bool = False) -> Seen:
+    """Read labels of ``split``, in an order that spreads over it, until there are ``enough`` or no more.
+
+    Args:
+        tolerant: go on after a label that cannot be read.
+    """
+    labelled = [pair for pair in source.pairs(split) if pair.label]
+    order = np.random.default_rng(0).permutation(len(labelled))
+    seen = source.seen.setdefault(split, Seen())
+    while seen.tried < len(labelled) and not enough(seen):
+        pair = labelled[order[seen.tried]]
+        seen.tried += 1
+        try:
+            seen.add(histogram(source.read_stored(pair)), source.path(pair.label or ""))
+        except DataError:
+            if not tolerant:
+                raise
+    return seen
+
+
+def sampled(seen: Seen) -> bool:
+    """Whether a sample of labels is large enough."""
+    return seen.read >= PROBES and (seen.read >= SAMPLE or sum(seen.pixels.values()) >= SAMPLE_PIXELS)
+
+
+def classes(source: FileSource, splits: Sequence[str], tolerant: bool = False) -> None:
+    """Judge the classes that the labels of the training splits hold, from a sample where not all were read.
+
+    Where that shows fewer than two classes, labels are read until a second is found or there are no more.
+
+    Args:
+        tolerant: leave out labels that cannot be read.
+
+    Raises:
+        DataError: fewer than two classes; ids without a class.
+    """
+    table, number = source.table, source.spec.num_classes
+    splits = [split for split in splits if split not in source.unlabelled]
+    total = sum(pair.label is not None for split in splits for pair in source.pairs(split))
+    title = f"{source.spec.name}, split {' + '.join(splits)}"
+
+    def strange(seen: Seen) -> bool:
+        return not tolerant and bool(table.unknown(seen.labels))
+
+    def read_until(enough: Callable[[Seen], bool]) -> Seen:
+        looks = (look(source, split, lambda seen: strange(seen) or enough(seen), tolerant) for split in splits)
+        seen = sum(looks, Seen())
+        if strange(seen):
+            raise _unknown(source, seen)
+        return seen
+
+    seen = read_until(lambda seen: sampled(seen) or len(seen.found(table)) == number)
+    if len(seen.found(table)) < 2 <= number and seen.tried < total:
+        _log.info("%s: fewer than two classes in %d labels, so the others are read", title, seen.read)
+        seen = read_until(lambda seen: len(seen.found(table)) >= 2)
+    doubt = judge(seen, total, table, source.remap) if total else None
+    if doubt is not None and doubt.fatal:
+        raise DataError(f"{title}: {doubt.text}")
+    if doubt is not None:
+        _log.warning("%s: %s", title, doubt.text)
 
 
 def same_size(source: FileSource, pair: Pair, image: Sequence[int], label: Sequence[int]) -> None:
@@ -131,9 +219,12 @@ def _stats(source: FileSource, split: str) -> Iterable[tuple[str, os.stat_result
         for path in (pair.image, pair.label):
             if path is not None:
                 try:
-                    yield path, os.stat(source.path(path))
+                    status = os.stat(source.path(path))
                 except OSError as error:
                     raise DataError(f"{source.path(path)}: {error.strerror} — restore the file") from error
+                if not stat.S_ISREG(status.st_mode):
+                    raise DataError(f"{source.path(path)}: no regular file — an image file is expected — remove it")
+                yield path, status
 
 
 def _verdict_file(source: FileSource, split: str) -> Path | None:
@@ -142,7 +233,10 @@ def _verdict_file(source: FileSource, split: str) -> Path | None:
     if not os.path.isabs(home):
         return None  # no home directory
     facts = [source.spec.name, split, os.path.realpath(source.root), str(sorted(source.spec.table.items()))]
-    facts += [f"{path}:{status.st_size}:{status.st_mtime_ns}" for path, status in _stats(source, split)]
+    try:
+        facts += [f"{path}:{status.st_size}:{status.st_mtime_ns}" for path, status in _stats(source, split)]
+    except DataError:
+        return None  # the check itself lists all such files
     return Path(home, "seglab", "checked", digest(facts))
 
 
@@ -153,25 +247,33 @@ def _header(source: FileSource, pair: Pair) -> None:
         same_size(source, pair, image[:2], label[:2])
 
 
-def _pixels(source: FileSource, pair: Pair) -> np.ndarray:
+def _pixels(source: FileSource, pair: Pair) -> dict[int, int]:
     image = io.read_image(source.path(pair.image), source.max_pixels, source.exif)
     if pair.label is None:
-        return np.empty(0, int)
+        return {}
     stored = source.read_stored(pair)
     same_size(source, pair, image.shape[:2], stored.shape)
-    return _ids(source, pair, stored)
+    return histogram(stored)
 
 
-def _ids(source: FileSource, pair: Pair, stored: np.ndarray) -> np.ndarray:
-    """The different stored ids of a label, each of which has a class."""
-    assert pair.label is not None
-    source.table(stored, source.path(pair.label))
-    return np.flatnonzero(np.bincount(stored.ravel()))
+def _stored_verdict(path: Path) -> Seen | None:
+    """What the labels held when the full check passed."""
+    content = atomic.read_json(path)
+    if not content:
+        return None
+    labels, pixels = (Counter({int(raw): n for raw, n in content[key].items()}) for key in ("labels", "pixels"))
+    return Seen(content["tried"], content["read"], labels, pixels)
 
 
-def _suspect(source: FileSource, split: str, ids: Sequence[np.ndarray], refuse: bool) -> None:
+def _unknown(source: FileSource, seen: Seen) -> DataError:
+    """What is said of labels of which some hold ids without a class."""
+    path, ids = seen.where[source.table.unknown(seen.labels)[0]]
+    return source.table.refusal(ids, path, reading(seen.labels, source.spec, source.remap))
+
+
+def _suspect(source: FileSource, split: str, seen: Seen, refuse: bool) -> None:
     """Judge the ids of many labels together: a shifted table is legal file by file."""
-    doubt = source.suspicion(set(np.concatenate([np.empty(0, int), *ids]).astype(int).tolist()))
+    doubt = source.suspicion(seen.labels.keys())
     if doubt is None:
         return
     example = source.path(source.pairs(split)[0].label or "")
@@ -181,8 +283,8 @@ def _suspect(source: FileSource, split: str, ids: Sequence[np.ndarray], refuse: 
     _log.warning("%s", message)
 
 
-def _all(source: FileSource, split: str, what: str, judge: Callable[[Pair], T]) -> list[T]:
-    """``judge`` every pair with a progress bar; one DataError for all faults together."""
+def _all(source: FileSource, split: str, what: str, judge: Callable[[Pair], T]) -> list[T | DataError]:
+    """``judge`` every pair with a progress bar: what it gives, or the fault it finds."""
     from rich.progress import Progress
 
     def attempt(pair: Pair) -> T | DataError:
@@ -195,11 +297,15 @@ def _all(source: FileSource, split: str, what: str, judge: Callable[[Pair], T]) 
     # Pillow decodes outside the interpreter lock, so threads are enough.
     with Progress(transient=True) as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         task = f"checking {what} of {source.spec.name} {split}"
-        results = list(progress.track(pool.map(attempt, pairs), total=len(pairs), description=task))
+        return list(progress.track(pool.map(attempt, pairs), total=len(pairs), description=task))
+
+
+def _refuse(source: FileSource, split: str, results: Sequence[object], advice: str | None = None) -> None:
+    """One DataError for all faults among the results, with the ``advice`` that is for all of them."""
     faults = [result for result in results if isinstance(result, DataError)]
     if faults:
         shown = "\n".join(f"- {fault}" for fault in faults[:REPORTED])
         more = f"\n- and {len(faults) - REPORTED} more" if len(faults) > REPORTED else ""
         title = f"{source.spec.name}, split {split}"
-        raise DataError(f"{title}: {len(faults)} of {len(pairs)} items cannot be used\n{shown}{more}")
-    return [result for result in results if not isinstance(result, DataError)]
+        last = f"\n{advice}" if advice else ""
+        raise DataError(f"{title}: {len(faults)} of {len(results)} items cannot be used\n{shown}{more}{last}")

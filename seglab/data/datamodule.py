@@ -37,7 +37,8 @@ class DataModule(L.LightningDataModule):
     Args:
         dataset: called with ``root``, gives the source.
         root: the dataset's folder.
-        splits: official split, or list of splits, of ``train``, ``val`` and ``test``.
+        splits: official split, or list of splits, of ``train``, ``val`` and ``test``. ``test`` may be null (no test) or
+            ``auto``: the dataset's split ``test`` where it has one, else no test.
         augment: augmentation and normalisation.
         batch_size: items per process and training batch.
         eval_batch_size: items per process in evaluation; those of one size go through the network together.
@@ -54,7 +55,7 @@ class DataModule(L.LightningDataModule):
         self,
         dataset: Callable[..., Source],
         root: str | None,
-        splits: Mapping[str, str | Sequence[str]],
+        splits: Mapping[str, str | Sequence[str] | None],
         augment: Augment,
         batch_size: int = 8,
         eval_batch_size: int = 1,
@@ -78,7 +79,7 @@ class DataModule(L.LightningDataModule):
         one_of("data.on_corrupt", on_corrupt, ("raise", "skip"))
         self.source = dataset(root=root)
         self.source.allow_unlabelled = allow_unlabelled
-        self.splits = {role: [given] if isinstance(given, str) else list(given) for role, given in splits.items()}
+        self.splits = {role: named(role, given, self.source.splits) for role, given in splits.items()}
         self.augment = augment
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -91,14 +92,22 @@ class DataModule(L.LightningDataModule):
         self.prefetch_factor = prefetch_factor
         self._items: dict[str, Items] = {}
         self._checked: set[str] = set()
+        self._judged = False
 
     @property
     def spec(self) -> DatasetSpec:
         """Classes, palette, label map."""
         return self.source.spec
 
+    def split(self, role: str) -> str:
+        """The dataset's own name of a role's split, ``train + val`` of several; empty where there is no test."""
+        return " + ".join(self.splits[role])
+
     def items(self, role: str) -> Items:
         """The items of ``train``, ``val`` or ``test``, paired and counted; DataError where that fails."""
+        if not self.splits[role]:
+            there = ", ".join(self.source.splits)
+            raise ConfigError(f"{self.spec.name}: no {role} split is chosen — it has {there} — set data.splits.{role}")
         if role not in self._items:
             for split in self.splits[role]:
                 self.source.check(split, "names")
@@ -123,7 +132,7 @@ class DataModule(L.LightningDataModule):
         _, world_size = self._place()
         for role in STAGES.get(stage, ROLES):
             self._check(role)
-            size, split = len(self.items(role)), " + ".join(self.splits[role])
+            size, split = len(self.items(role)), self.split(role)
             if role == "train" and size < self.batch_size * world_size:
                 raise DataError(
                     f"split `{split}` has {size} items; batch {self.batch_size} x {world_size} devices needs >= "
@@ -134,6 +143,9 @@ class DataModule(L.LightningDataModule):
                     f"split `{split}` has {size} items, fewer than the {world_size} processes that evaluate it"
                     " — lower trainer.devices"
                 )
+            if role == "train" and not self._judged and _first_process():
+                self.source.check_classes(self.splits[role], tolerant=self.on_corrupt == "skip")
+                self._judged = True
 
     def _check(self, role: str) -> None:
         """The slow levels, once and in one process."""
@@ -186,6 +198,16 @@ class DataModule(L.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def named(role: str, given: str | Sequence[str] | None, there: Sequence[str]) -> list[str]:
+    """The splits that ``data.splits.ROLE`` asks for, of those that are there; ConfigError where a role needs one."""
+    if role == "test" and given == "auto":
+        return [role] if role in there else []
+    splits = [given] if isinstance(given, str) else list(given or ())
+    if not splits and role != "test":
+        raise ConfigError(f"data.splits.{role}={given} — expected one of {', '.join(there)}; only test may be null")
+    return splits
 
 
 def _first_process() -> bool:

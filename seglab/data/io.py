@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -28,6 +29,7 @@ ORIENTATION = 0x0112
 """EXIF tag of the camera's orientation; 1 is upright, 5..8 swap height and width."""
 
 LABEL_MODES = {"L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+WANTED = "one channel of class ids (L, P, I;16, I or 1) is expected"
 
 # Pillow stretches grey PNGs of 2 and 4 bits to 0..255; ids need that undone.
 STRETCH = {"L;2": 85, "L;4": 17}
@@ -88,7 +90,8 @@ def read_label(
 ) -> np.ndarray:
     """[H, W] stored ids: uint8, uint16 or int32, never converted.
 
-    A colour-coded label is read through ``colours`` (exact match); without that table it is refused.
+    A colour-coded label is read through ``colours`` (exact match); without that table it is refused. Of grey with alpha
+    (LA) the grey channel is read where alpha is opaque everywhere; otherwise it is refused.
     """
     with _open(path, max_pixels) as image:
         if image.format == "JPEG":
@@ -103,9 +106,19 @@ def read_label(
                 return array.astype(np.uint8)
             array = array.astype(array.dtype.newbyteorder("="), copy=False)
             return array // STRETCH[raw_mode] if raw_mode in STRETCH else array
-        if image.mode not in {"RGB", "RGBA"} or colours is None:
+        if image.mode == "LA":
+            ids, alpha = np.moveaxis(np.asarray(image), -1, 0)
+            if (alpha == 255).all():
+                return ids
             raise DataError(
-                f"{path}: label of mode {image.mode} — one channel of class ids (L, P, I;16, I or 1) is expected"
+                f"{path}: label of mode LA, {(alpha < 255).mean():.1%} of its pixels transparent — {WANTED}: whether"
+                " those are void is not said — export the labels again without alpha"
+            )
+        if image.mode not in {"RGB", "RGBA"}:
+            raise DataError(f"{path}: label of mode {image.mode} — {WANTED} — export the labels again as 8-bit grey")
+        if colours is None:
+            raise DataError(
+                f"{path}: label of mode {image.mode} — {WANTED}"
                 " — take the file with ids, or for data=folder set data.dataset.labels_are_colours=true"
             )
         return _ids_of_colours(np.asarray(image)[..., :3], colours, path)
@@ -141,6 +154,8 @@ def _open(path: str, max_pixels: int, limit: str = "data.dataset.max_pixels") ->
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's limit may not undercut the configured one.
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("no regular file")  # a pipe would be waited at for ever
         with Image.open(path) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(
@@ -172,6 +187,8 @@ def _guess(path: str) -> str | None:
     """What a file that is no image seems to be, or None."""
     if os.path.isdir(path):
         return "it is a directory"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "it is a pipe, socket or device"
     try:
         with open(path, "rb") as file:
             head = file.read(64)

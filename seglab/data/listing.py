@@ -93,9 +93,15 @@ def from_names(
 
 def read_lines(path: str) -> list[str]:
     """The non-empty lines of a text file that are no comment; DataError where it cannot be read."""
+    return [line.strip() for line in read_text(path).split("\n") if line.strip() and not line.startswith("#")]
+
+
+def read_text(path: str) -> str:
+    """A text file's content; DataError where it cannot be read."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return [line.strip() for line in file if line.strip() and not line.startswith("#")]
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("no regular file")  # a pipe would be waited at for ever
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a text file ({error}) — restore it") from error
 
@@ -130,9 +136,16 @@ def _walk(root: str, folder: str, wanted: tuple[str, ...], seen: set[tuple[int, 
                     continue
                 relative = f"{folder}/{entry.name}" if folder else entry.name
                 # A directory called x.png stays a candidate: reading it says what it is.
-                if entry.is_dir() and not entry.name.lower().endswith(wanted):
+                if not entry.name.lower().endswith(wanted) and _is_folder(entry):
                     yield from _walk(root, relative, wanted, seen)
                 else:
                     yield relative
     except OSError as error:
         raise DataError(f"{path}: cannot be listed ({error.strerror}) — a folder of files is expected there") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for one: no folder, whatever else it is
+        return False

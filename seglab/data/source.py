@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import indent
@@ -14,7 +14,7 @@ import numpy as np
 
 from seglab.checks import one_of
 from seglab.data import check, io
-from seglab.data.labels import LabelTable
+from seglab.data.labels import LabelTable, Seen
 from seglab.data.listing import Listing, Pair
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
@@ -54,6 +54,11 @@ class Source(ABC):
         """Raise DataError for what cannot be used; a source without files has nothing to check."""
         self.known(split)
 
+    def check_classes(self, splits: Sequence[str], tolerant: bool = False) -> None:
+        """Judge the classes of the training labels; a source without files holds what its spec says."""
+        for split in splits:
+            self.known(split)
+
     def fingerprint(self, split: str) -> str:
         """Hash that changes when the items of ``split`` change."""
         return check.digest(self.names(split))
@@ -92,6 +97,8 @@ class FileSource(Source):
         self, root: str | os.PathLike[str] | None, *, max_pixels: int = io.MAX_PIXELS, exif: str = "ignore"
     ) -> None:
         one_of("data.dataset.exif", exif, ("ignore", "apply"))
+        self.seen: dict[str, Seen] = {}
+        """What the labels of a split hold, as far as they were read to be checked."""
         self.given = root
         self.max_pixels = max_pixels
         self.exif = exif
@@ -108,6 +115,10 @@ class FileSource(Source):
 
     def suspicion(self, ids: Collection[int]) -> str | None:
         """What the ids of many labels, each of them legal, say about a wrong variant; None if they look right."""
+        return None
+
+    def remap(self, label_map: Mapping[int, int]) -> str | None:
+        """The override that reads labels by another map, as it is typed; None where the map is the dataset's own."""
         return None
 
     @cached_property
@@ -183,6 +194,10 @@ class FileSource(Source):
     def check(self, split: str, level: str = "names") -> None:
         """Refuse what cannot be used, before training does: see ``seglab.data.check`` for the levels."""
         check.run(self, split, level)
+
+    def check_classes(self, splits: Sequence[str], tolerant: bool = False) -> None:
+        """Judge the classes of the training labels from those that were read, or from a sample."""
+        check.classes(self, splits, tolerant)
 
     def fingerprint(self, split: str) -> str:
         """Hash of the names and file sizes of ``split``."""

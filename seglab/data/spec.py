@@ -34,11 +34,12 @@ class DatasetSpec:
         if strange := [colour for colour in self.palette if not all(0 <= part <= 255 for part in colour)]:
             raise ConfigError(f"dataset {self.name}: colour {strange[0]} — three numbers from 0 to 255 are expected")
         if self.label_map is not None:
-            wrong = {raw: to for raw, to in self.label_map.items() if to != IGNORE and not 0 <= to < self.num_classes}
+            trains = {*range(self.num_classes), IGNORE}
+            wrong = {raw: to for raw, to in self.label_map.items() if to not in trains or not 0 <= raw <= 0xFFFF}
             if wrong:
                 raise ConfigError(
-                    f"dataset {self.name}: label map sends {wrong}"
-                    f" — train ids are 0..{self.num_classes - 1}, void is {IGNORE} — mend data.dataset.label_map"
+                    f"dataset {self.name}: label map sends {wrong} — stored ids are 0..{0xFFFF}, train ids"
+                    f" 0..{self.num_classes - 1}, void is {IGNORE} — mend data.dataset.label_map"
                 )
 
     @property

@@ -32,12 +32,16 @@ OUTSIDE = -1
 
 def band(ids: Tensor, distance: int) -> Tensor:
     """[B, H, W] ids -> bool: pixels with another id, or the image's border, in the square of that radius."""
-    size = 2 * distance + 1
     # Ids below 2**24 are exact in float32. Outside the image the ids are foreign to every class.
-    padded = F.pad(ids.float(), [distance] * 4, value=OUTSIDE)
-    highest = F.max_pool2d(F.max_pool2d(padded, (1, size), 1), (size, 1), 1)
-    lowest = -F.max_pool2d(F.max_pool2d(-padded, (1, size), 1), (size, 1), 1)
-    return highest != lowest
+    ids = ids.float()
+    return highest(ids, distance, OUTSIDE) != -highest(-ids, distance, -OUTSIDE)
+
+
+def highest(x: Tensor, distance: int, outside: float) -> Tensor:
+    """[B, H, W] the largest value in the square of that radius, of an image that has ``outside`` around it."""
+    # Side after side: the padding above and below would be most of an image of few rows.
+    rows = F.max_pool2d(F.pad(x, (distance, distance), value=outside), (1, 2 * distance + 1), 1)
+    return F.max_pool2d(F.pad(rows, (0, 0, distance, distance), value=outside), (2 * distance + 1, 1), 1)
 
 
 def radius(height: int, width: int, ratio: float) -> int:

@@ -37,6 +37,8 @@ def scene(height=40, width=60, classes=5):
         ((1024, 2048), (2048, 1024), (1024, 2048)),
         ((375, 500), (520, 520), (390, 520)),
         ((300, 400), (1023, 255), (255, 340)),
+        ((1, 20000), (2048, 512), (1, 2048)),  # a side keeps one pixel
+        ((20000, 1), (10000, 1), (10000, 1)),
     ],
 )
 def test_keep_ratio_follows_the_published_arithmetic(size, scale, expected):
@@ -218,3 +220,22 @@ def test_extra_transforms_of_albumentations_join_in():
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"augment.{'mean' if 'std' in wrong else next(iter(wrong))}="):
         Augment(**wrong)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1)])
+@pytest.mark.parametrize("scale", [None, (2048, 512)])
+def test_an_image_one_pixel_wide_is_augmented_like_any_other(size, scale):
+    image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    label = RNG.integers(0, 3, size, dtype=np.uint8)
+    augment = Augment(crop=(16, 24), scale=scale, photometric=PhotoMetricDistortion())
+    for epoch in range(8):
+        out, target = augment(image, label, (0, epoch, 0))
+        assert out.shape == (3, 16, 24)
+        assert target.shape == (16, 24)
+        assert set(target.unique().tolist()) - {255} <= set(np.unique(label).tolist())
+        assert (target != 255).any()
+
+
+def test_one_pixel_is_not_resized_to_none():
+    step = RandomResize(None, (0.01, 0.01))
+    assert step(image=np.zeros((40, 40, 3), np.uint8), mask=np.zeros((40, 40), np.uint8))["mask"].shape == (1, 1)

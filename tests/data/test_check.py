@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from seglab.data import check, io
-from seglab.data.datasets import CamVid
+from seglab.data.datasets import CamVid, Folder
 from seglab.errors import ConfigError, DataError
 
 
@@ -125,7 +126,7 @@ def test_the_full_check_reads_every_pixel_and_lists_all_faults(root, mini):
 def test_a_full_check_that_passed_is_not_repeated_until_a_file_changes(root, monkeypatch):
     camvid(root).check("train", "full")
     decoded = []
-    monkeypatch.setattr(check, "_pixels", lambda source, pair: decoded.append(pair) or np.empty(0, int))
+    monkeypatch.setattr(check, "_pixels", lambda source, pair: decoded.append(pair) or {0: 1})
     camvid(root).check("train", "full")
     assert not decoded
     os.utime(root / "train" / "labels" / "0001TP_000001.png", (1, 1))
@@ -199,3 +200,107 @@ def test_paths_are_sorted_by_code_point(root, mini):
         mini.label(root / "val" / "labels" / f"{name}.png", (0, 1))
     stems = [Path(name).name for name in camvid(root).names("val")]
     assert stems == ["0001TP_000000", "0001TP_000001", "0001TP_000002", "A", "Z", "a b", "ä"]
+
+
+@pytest.mark.parametrize("kind", ["images/0001TP_000001.jpg", "labels/0001TP_000001.png"])
+@pytest.mark.parametrize("level", ["headers", "full"])
+def test_a_pipe_among_the_files_is_named_by_every_check(root, pipe, kind, level):
+    file = root / "train" / kind
+    file.unlink()
+    pipe.rename(file)
+    assert camvid(root).names("train")[1].endswith("0001TP_000001")
+    message = refusal(root, level=level)
+    assert "1 of 5 items cannot be used" in message
+    assert f"{file}: cannot be read (it is a pipe" in message
+    with pytest.raises(DataError, match=rf"{file}: no regular file"):
+        camvid(root).fingerprint("train")
+
+
+def test_a_link_to_itself_is_a_file_that_cannot_be_read_and_not_the_end_of_the_listing(root):
+    loop = root / "train" / "images" / "0001TP_000001.jpg"
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    (root / "train" / "images" / "loop").symlink_to("loop")  # no data: it has no suffix
+    source = camvid(root)
+    source.check("train")
+    assert len(source.names("train")) == 5
+    assert f"{loop}: cannot be read" in refusal(root, level="full")
+
+
+def classes_of(root, *labels, level="names", **options):
+    """A source of two classes with these labels, after its training split was judged."""
+    for kind in ("images", "labels"):
+        (root / kind / "train").mkdir(parents=True)
+    (root / "classes.txt").write_text("background\nobject\n")
+    for i, ids in enumerate(labels):
+        Image.fromarray(np.zeros((2, 4, 3), np.uint8)).save(root / "images/train" / f"{i:04d}.png")
+        Image.fromarray(np.resize(ids, (2, 4)).astype(np.uint8)).save(root / "labels/train" / f"{i:04d}.png")
+    source = Folder(root, **options)
+    source.check("train", level)
+    source.check_classes(["train"])
+    return source
+
+
+def test_no_more_labels_are_read_than_show_every_class(tmp_path):
+    assert classes_of(tmp_path, *[[0, 1]] * 50).seen["train"].read == check.PROBES
+
+
+def test_a_second_class_is_searched_in_all_labels(tmp_path):
+    source = classes_of(tmp_path, *[[0]] * 199, [1])
+    assert set(source.seen["train"].labels) == {0, 1}
+
+
+def test_the_search_for_a_second_class_ends_at_an_id_without_one(tmp_path):
+    with pytest.raises(DataError, match=r"ids 128 .* as many ids as classes") as caught:
+        classes_of(tmp_path, *[[0]] * 199, [0, 128])
+    assert "'data.dataset.label_map={0: 0, 128: 1}'" in str(caught.value)
+
+
+def test_labels_start_at_1_only_where_many_hold_no_0(tmp_path):
+    with pytest.raises(DataError, match="ids 2 in a label") as caught:
+        classes_of(tmp_path, *[[1, 2]] * 199, [0])  # beyond the sample
+    assert "start at 1" not in str(caught.value)
+
+
+def test_labels_without_a_second_class_are_refused_after_all_were_read(tmp_path):
+    with pytest.raises(DataError, match=r"folder, split train: nothing but class background in the 200 training") as c:
+        classes_of(tmp_path, *[[0]] * 199, [0, 255])
+    assert c.value.exit_code == 2
+    assert "'data.dataset.label_map={0: 0, 255: 1}'" in str(c.value)
+
+
+def test_a_sample_of_large_labels_is_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "SAMPLE_PIXELS", 100)  # 8 pixels a label
+    (tmp_path / "few").mkdir()
+    source = classes_of(tmp_path / "few", *[[0, 1]] * 50)
+    source.spec = replace(source.spec, classes=("a", "b", "c"), palette=((0, 0, 0),) * 3)
+    source.check_classes(["train"])
+    assert source.seen["train"].read == 13
+
+
+def test_the_full_check_knows_what_is_missing_also_when_its_verdict_is_cached(tmp_path, caplog):
+    source = classes_of(tmp_path, *[[0, 1, 255]] * 3, level="full")
+    again = Folder(tmp_path)
+    for each in (source, again):
+        caplog.clear()
+        each.check("train", "full")
+        each.check_classes(["train"])
+        assert "255 counts as void: 25.0% of the pixels of the 3 training labels" in caplog.text
+    assert again.seen["train"].labels == source.seen["train"].labels
+
+
+def test_a_verdict_on_ignored_ids_does_not_pass_for_one_that_refuses_them(tmp_path):
+    classes_of(tmp_path, [0, 1, 7], [0, 1], level="full", unknown="ignore")
+    with pytest.raises(DataError, match="ids 7"):
+        Folder(tmp_path).check("train", "full")
+
+
+def test_a_split_that_is_only_evaluated_may_lack_classes(tmp_path):
+    (tmp_path / "x").mkdir()
+    source = classes_of(tmp_path / "x", [0, 1], [1])
+    for path in (tmp_path / "x/labels/train").iterdir():
+        Image.fromarray(np.zeros((2, 4), np.uint8)).save(path)
+    source = Folder(tmp_path / "x")
+    source.check("train", "full")  # nothing is wrong with the files
+    with pytest.raises(DataError, match="nothing but class background"):
+        source.check_classes(["train"])

@@ -152,6 +152,22 @@ def test_a_role_may_join_several_splits(data):
     assert seen == set(module.names("train"))
 
 
+def test_a_test_split_is_taken_by_its_name_or_there_is_none(data, mini, tmp_path):
+    assert data(splits={**SPLITS, "test": "auto"}).splits["test"] == ["test"]
+    made = mini.pascal_context59(tmp_path / "context")  # train and val only
+    for given in ("auto", None):
+        module = data(dataset=made.dataset, root=made.root, splits={**SPLITS, "test": given})
+        assert module.splits["test"] == []
+        assert module.split("test") == ""
+        module.setup("fit")
+        with pytest.raises(ConfigError, match=r"no test split is chosen — it has train, val — set data\.splits\.test"):
+            module.test_dataloader()
+
+
+def test_the_splits_behind_a_role_are_named(data):
+    assert data(splits={**SPLITS, "test": ["val", "test"]}).split("test") == "val + test"
+
+
 def test_training_on_crops_of_different_sizes_names_the_key(data, made, mini):
     mini.image(made.root / "train" / "images" / "0001TP_000000.jpg", 0, (9, 9))
     mini.label(made.root / "train" / "labels" / "0001TP_000000.png", (0, 1), size=(9, 9))
@@ -244,6 +260,8 @@ def test_the_fingerprint_is_that_of_the_files(data, made):
         ({"on_corrupt": "ignore"}, "raise, skip"),
         ({"batch_size": 0}, r"data\.batch_size=0"),
         ({"splits": {"train": "train"}}, "train, val, test"),
+        ({"splits": {**SPLITS, "val": None}}, r"data\.splits\.val=None.*train, val, test.*only test may be null"),
+        ({"splits": {**SPLITS, "train": []}}, r"data\.splits\.train=\[\]"),
     ],
 )
 def test_options_out_of_range_are_refused(data, options, says):

@@ -124,6 +124,14 @@ def test_a_label_map_makes_train_ids_of_stored_ones(root, mini):
     assert np.array_equal(source.read("val", 0).label, mini.stripes((0, 1, 2, 255)))
 
 
+@pytest.mark.parametrize("given", [{"road": 1}, [0, 255], {0: None}])
+def test_a_label_map_that_is_none_shows_one(root, given):
+    with pytest.raises(
+        ConfigError, match=r"expected \{stored id: train id or 255\}, such as 'data\.dataset\.label_map"
+    ):
+        Folder(root, label_map=given)
+
+
 def test_unknown_ids_are_void_where_that_is_said(root, mini):
     for path in (root / "labels" / "val").iterdir():
         mini.label(path, (0, 77))
@@ -147,3 +155,60 @@ def test_images_without_any_labels_are_a_dataset_too(root):
     source = Folder(root, labels=None)
     source.check("val", "full")
     assert source.read("val", 0).label is None
+
+
+def test_a_missing_class_file_shows_the_format_and_the_tree_once(root):
+    (root / "classes.txt").unlink()
+    with pytest.raises(DataError) as caught:
+        Folder(root)
+    message = str(caught.value)
+    assert f"{root / 'classes.txt'}: no such file" in message
+    assert "data.dataset.classes" in message
+    assert message.count("one class name per line, optionally with a colour: road 128 64 128") == 1
+    assert message.count("images/<split>/<name>.jpg") == 1
+
+
+def test_a_root_without_splits_shows_the_tree(root):
+    (root / "images").rename(root / "pictures")
+    with pytest.raises(DataError, match=r"(?s)images/\{split\}.*data\.dataset\.images.*images/<split>/<name>\.jpg"):
+        Folder(root)
+    assert Folder(root, images="pictures/{split}").splits == ("test", "train", "val")
+
+
+def test_a_class_file_that_is_a_pipe_is_not_waited_at(root, pipe):
+    for name in ("classes.txt", "classes.json"):
+        (root / name).unlink(missing_ok=True)
+        pipe.rename(root / name)
+        with pytest.raises(DataError, match="no regular file"):
+            Folder(root, classes=name)
+        (root / name).rename(pipe)
+
+
+def relabel(root, mini, split, *ids):
+    for i, path in enumerate(sorted((root / "labels" / split).iterdir())):
+        mini.label(path, ids[i % len(ids)])
+
+
+def test_labels_that_start_at_1_are_told_from_many_labels_together(root, mini):
+    relabel(root, mini, "train", (1, 2), (2, 3, 255))
+    whole = "'data.dataset.label_map={1: 0, 2: 1, 3: 2, 255: 255}'"
+    for level in ("names", "full"):
+        with pytest.raises(DataError, match="start at 1") as caught:
+            Folder(root).check("train", level)
+        assert whole in str(caught.value)
+    relabel(root, mini, "train", (1, 2, 3), (0, 1))  # one label without class 0 proves nothing
+    with pytest.raises(DataError, match="ids 3") as caught:
+        Folder(root).check("train")
+    assert "start at 1" not in str(caught.value)
+
+
+def test_a_smoothed_mask_is_recognised(root, mini):
+    relabel(root, mini, "train", tuple(range(0, 256, 17)))
+    with pytest.raises(DataError, match="smoothed or stored as JPEG"):
+        Folder(root).check("train")
+
+
+def test_only_a_map_that_can_be_set_is_suggested(root, mini):
+    assert Folder(root).remap({255: 1, 0: 0}) == "'data.dataset.label_map={0: 0, 255: 1}'"
+    assert Folder(root, labels_are_colours=True).remap({0: 0}) is None
+    assert mini.camvid(root / "camvid").dataset(root / "camvid").remap({0: 0}) is None

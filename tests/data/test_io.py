@@ -181,3 +181,35 @@ def test_the_pixel_limit_is_said_with_the_key_of_the_command(tmp_path, monkeypat
 def test_unicode_spaces_and_newlines_in_names_are_no_obstacle(tmp_path):
     path = tmp_path / "straße 1\nß .png"
     assert np.array_equal(io.read_label(png(path, IDS)), IDS)
+
+
+@pytest.mark.parametrize("read", [io.read_image, io.read_label, io.read_header])
+def test_a_pipe_is_refused_and_not_waited_at(read, pipe):
+    with pytest.raises(DataError, match=r"pipe\.jpg.*it is a pipe"):
+        read(str(pipe))
+
+
+def test_a_link_to_itself_is_named(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(DataError, match=r"loop\.png.*symbolic links"):
+        io.read_image(str(tmp_path / "loop.png"))
+
+
+def test_ids_beside_an_opaque_alpha_are_read_as_stored(tmp_path):
+    alpha = np.full_like(IDS, 255)
+    path = png(tmp_path / "la.png", np.dstack([IDS, alpha]), "LA")
+    assert Image.open(path).mode == "LA"
+    assert np.array_equal(io.read_label(path), IDS)
+
+
+def test_ids_under_a_transparent_alpha_are_refused_by_their_share(tmp_path):
+    alpha = np.array([[255, 255, 0], [255, 128, 255]], np.uint8)
+    with pytest.raises(DataError, match=r"la\.png.*33\.3% of its pixels transparent.*without alpha") as caught:
+        io.read_label(png(tmp_path / "la.png", np.dstack([IDS, alpha]), "LA"))
+    assert "labels_are_colours" not in str(caught.value)
+
+
+def test_colours_are_suggested_for_colours_only(tmp_path):
+    with pytest.raises(DataError, match="mode F") as caught:
+        io.read_label(png(tmp_path / "f.tif", IDS.astype(np.float32)))
+    assert "labels_are_colours" not in str(caught.value)

@@ -6,15 +6,14 @@ import colorsys
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from glob import escape, glob
-from pathlib import Path
 
 from seglab.checks import one_of
 from seglab.data import io
-from seglab.data.labels import LabelTable
-from seglab.data.listing import Listing, Pair, first, from_names, match, read_lines, repeats, scan, stem
+from seglab.data.labels import INSTANCES, LabelTable
+from seglab.data.listing import Listing, Pair, first, from_names, match, read_lines, read_text, repeats, scan, stem
 from seglab.data.source import FileSource
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
@@ -76,8 +75,20 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         self.label_suffix = label_suffix
         self.labels_are_colours = labels_are_colours
         self.unknown = unknown
-        names, palette = read_classes(os.path.join(self.root, classes))
-        ids = None if label_map is None else {int(raw): int(train) for raw, train in label_map.items()}
+        file = os.path.join(self.root, classes)
+        if not os.path.exists(file):
+            raise DataError(
+                f"{file}: no such file — the names of the classes are expected there, one a line in the order of their"
+                f" ids — write it, or name another file with data.dataset.classes\n{self.expected}"
+            )
+        names, palette = read_classes(file)
+        try:
+            ids = None if label_map is None else {int(raw): int(train) for raw, train in label_map.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"data.dataset.label_map={label_map} — expected {{stored id: train id or 255}}, such as"
+                f" {self.remap({0: 0, 255: 1})}"
+            ) from error
         self.spec = DatasetSpec("folder", names, palette, ids)
         self.splits = self._splits()
         self.unlabelled = self.splits if labels is None and lists is None else ()
@@ -85,7 +96,20 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
     @cached_property
     def table(self) -> LabelTable:
         """Stored ids to train ids."""
-        return LabelTable(self.spec, unknown=self.unknown)
+        return LabelTable(self.spec, self.hint, self.unknown)
+
+    def hint(self, ids: Collection[int]) -> str | None:
+        """Ids that a label map can give a class."""
+        if max(ids) >= INSTANCES or self.labels_are_colours:
+            return None
+        if len(ids) > 2 * self.spec.num_classes + 8:
+            return f"{len(ids)} ids, as in a mask that was smoothed or stored as JPEG; export the labels again without"
+        return "give each id its class, or 255 for void, in data.dataset.label_map, or take other label files"
+
+    def remap(self, label_map: Mapping[int, int]) -> str | None:
+        """Quoted for a shell, which would take the braces apart."""
+        pairs = ", ".join(f"{raw}: {train}" for raw, train in sorted(label_map.items()))
+        return None if self.labels_are_colours else f"'data.dataset.label_map={{{pairs}}}'"
 
     @cached_property
     def colours(self) -> Mapping[Colour, int] | None:
@@ -115,6 +139,12 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
                 " — set data.dataset.images or data.dataset.lists"
             )
         paths = glob(f"{escape(before)}*{escape(after)}")
+        if not paths:
+            key = "images" if self.lists is None else "lists"
+            raise DataError(
+                f"{self.root}: nothing there is called {pattern} — one per split is expected, such as train and val"
+                f" — change data.root or data.dataset.{key}\n{self.expected}"
+            )
         return tuple(sorted(path[len(before) : len(path) - len(after)] for path in paths))
 
     def _from_list(self, path: str, split: str) -> Listing:
@@ -148,13 +178,13 @@ def read_classes(path: str) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
     """
     if path.endswith(".json"):
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(read_text(path))
             rows = data["classes"] if isinstance(data, dict) else data
             found = [
                 (row, None) if isinstance(row, str) else (row["name"], row.get("color", row.get("colour")))
                 for row in rows
             ]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: not a class file ({error!r}) — a list of names is expected — {CLASS_FILE}"
             ) from error
