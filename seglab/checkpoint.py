@@ -14,12 +14,11 @@ one over the rest that training goes on with. What a stranger's file may do is t
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
 from seglab import __version__, atomic, trust
+from seglab.checksum import checksum, rest
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError, ConfigError
 
@@ -49,10 +49,8 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint, with its checksums where it describes itself; DiskFull where there is no room."""
         if KEY in checkpoint:
-            checkpoint[KEY]["checksum"] = {
-                "network": checksum(network_tensors(checkpoint)),
-                "training": rest(checkpoint),
-            }
+            sums = {"network": checksum(network_tensors(checkpoint)), "training": rest(checkpoint)}
+            checkpoint[KEY]["checksum"] = sums
         with atomic.replacing(Path(path)) as file:
             torch.save(checkpoint, file)
 
@@ -261,31 +259,6 @@ def verify(tensors: Mapping[str, Tensor], stored: Any, path: Path, allow_nonfini
             f"{path}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity: {grouped(bad)} — expected finite "
             "weights; take an earlier checkpoint, or set allow_nonfinite=true to use this one nevertheless"
         )
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors, as hex digits: of their names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def rest(content: Mapping[str, Any]) -> str:
-    """The checksum of all tensors of a checkpoint that are not the network's: the optimiser's state, averages."""
-    found = dict(_tensors({key: value for key, value in content.items() if key != KEY}))
-    return checksum({name: value for name, value in found.items() if not name.startswith("state_dict.model.")})
-
-
-def _tensors(node: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested containers, with its dotted place."""
-    if isinstance(node, Tensor):
-        yield key, node
-    named = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
-    for name, child in named:
-        yield from _tensors(child, f"{key}.{name}" if key else str(name))
 
 
 def read_safetensors(path: Path, device: Any = "cpu") -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from seglab import build, checkpoint, trust
+from seglab import build, trust
+from seglab.checksum import checksum
 from seglab.errors import ConfigError, DataError
 from seglab.inference import Protocol, infer
 from seglab.ops.resize import resize_argmax
@@ -61,7 +62,7 @@ class Network:
             "checkpoint": {
                 "path": str(about.path.absolute()),
                 "step": about.step,
-                "checksum": about.checksum or checkpoint.checksum(self.model.state_dict()),
+                "checksum": about.checksum or checksum(self.model.state_dict()),
             },
             "network": hashlib.sha256(network.encode()).hexdigest(),
             "protocol": jsonable(asdict(self.protocol)),

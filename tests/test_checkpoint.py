@@ -16,6 +16,7 @@ from torch import nn
 from seglab import atomic, build, checkpoint
 from seglab.build import build_model
 from seglab.checkpoint import AtomicCheckpointIO
+from seglab.checksum import checksum
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError
 
@@ -224,14 +225,14 @@ def test_an_older_format_is_migrated(model, tmp_path, monkeypatch):
 
 def test_a_checksum_is_written_that_its_export_shares_and_that_every_tensor_decides(model, saved, tmp_path):
     written = checkpoint.describe(saved).checksum
-    assert written == checkpoint.checksum(model.state_dict())
+    assert written == checksum(model.state_dict())
     loaded = build.load(saved)
     folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     assert checkpoint.describe(folder).checksum == written
     for name, value in model.state_dict().items():
         changed = {**model.state_dict(), name: value + 1}
-        assert checkpoint.checksum(changed) != written, name
-    assert checkpoint.checksum(dict(reversed(model.state_dict().items()))) == written
+        assert checksum(changed) != written, name
+    assert checksum(dict(reversed(model.state_dict().items()))) == written
 
 
 @pytest.mark.parametrize("damage", ["a bit", "five tensors", "a shape"])

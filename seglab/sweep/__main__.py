@@ -106,7 +106,7 @@ def choices(text: str | None) -> dict[str, Scalar] | None:
         ConfigError: a part without an equals sign.
     """
     from seglab.errors import ConfigError
-    from seglab.sweep.collect import parse
+    from seglab.sweep.files import parse
 
     if not text:
         return None

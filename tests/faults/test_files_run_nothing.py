@@ -351,7 +351,7 @@ def test_torch_load_yaml_and_pickle_are_called_in_their_rooms_only():
     rooms = {
         "torch.load(": {"checkpoint.py", "weights.py"},
         "pickle.load": set(),
-        "yaml.load(": {"collect.py"},
+        "yaml.load(": {"files.py"},
         "yaml.unsafe_load": set(),
         "hydra.utils.instantiate(": {"build.py"},
         "load_from_checkpoint(": set(),
