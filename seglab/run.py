@@ -132,7 +132,8 @@ class RunFolder:
             atomic.sweep(self.path)
             atomic.sweep(self.checkpoints)
             self._since = time.monotonic()
-            self._spent = atomic.read_json(self.path / "status.json").get("seconds") or 0.0  # before an interruption
+            before = atomic.read_json(self.path / "status.json").get("seconds")
+            self._spent = before if isinstance(before, int | float) else 0.0  # before an interruption
             fresh = {"started": now(), "ended": None, "exit_code": None, "error": None}
             update_status(self.path, status="running", **fresh, **whoami())
             self._log = log_to(self.path / f"{self.command}.log")

@@ -143,6 +143,11 @@ class PhotoMetricDistortion(A.ImageOnlyTransform):
         each: float = 0.5,
         p: float = 1.0,
     ) -> None:
+        _require(brightness >= 0, f"augment.photometric.brightness={brightness}", "0 or more")
+        for name, factors in (("contrast", contrast), ("saturation", saturation)):
+            _require(_is_range(factors), f"augment.photometric.{name}={factors}", "[low, high], 0 or more")
+        _require(hue >= 0, f"augment.photometric.hue={hue}", "0 or more, in steps of 2 degrees")
+        _require(0 <= each <= 1, f"augment.photometric.each={each}", "a probability")
         super().__init__(p=p)
         self.brightness = brightness
         self.contrast = contrast
@@ -240,8 +245,13 @@ class Augment:
         _require(
             scale is None or (len(scale) == 2 and min(scale) > 0), f"augment.scale={scale}", "[width, height] or null"
         )
-        _require(ratio is None or 0 < ratio[0] <= ratio[1], f"augment.ratio={ratio}", "[low, high] above 0, or null")
+        _require(
+            ratio is None or (_is_range(ratio) and ratio[0] > 0),
+            f"augment.ratio={ratio}",
+            "[low, high] above 0, or null",
+        )
         _require(0 < cat_max_ratio <= 1, f"augment.cat_max_ratio={cat_max_ratio}", "a share in (0, 1]")
+        _require(crop_retries >= 0, f"augment.crop_retries={crop_retries}", "0 or more")
         _require(0 <= flip <= 1, f"augment.flip={flip}", "a probability")
         _require(
             len(mean) == len(std) == 3 and min(std) > 0, f"augment.mean={mean}, std={std}", "three each, std above 0"
@@ -286,6 +296,10 @@ class Augment:
         """[3, H, W] float32 of an image [H, W, 3] uint8."""
         planes = [cv2.LUT(plane, self._levels[:, c]) for c, plane in enumerate(cv2.split(image))]
         return torch.from_numpy(np.stack(planes))
+
+
+def _is_range(values: Sequence[float]) -> bool:
+    return len(values) == 2 and 0 <= values[0] <= values[1] < float("inf")
 
 
 def _require(fine: bool, given: str, expected: str) -> None:

@@ -84,6 +84,13 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest_one(override, name
         ("callbacks.checkpoints.mode=most", "callbacks.checkpoints.mode=most", "one of max, min"),
         ("callbacks.checkpoints.every_n_steps=0", "callbacks.checkpoints.every_n_steps=0", ">= 1"),
         ("augment.crop=48", "augment.crop=48", "a list"),
+        ("augment.ratio=[]", "augment.ratio=[]", "[low, high]"),
+        ("augment.crop_retries=-1", "augment.crop_retries=-1", "0 or more"),
+        ("augment.photometric.brightness=-1", "augment.photometric.brightness=-1", "0 or more"),
+        ("augment.photometric.contrast=[]", "augment.photometric.contrast=[]", "[low, high]"),
+        ("augment.photometric.saturation=[2,1]", "augment.photometric.saturation=[2, 1]", "[low, high]"),
+        ("augment.photometric.hue=-1", "augment.photometric.hue=-1", "0 or more"),
+        ("augment.photometric.each=2", "augment.photometric.each=2", "a probability"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_meant_is_refused_by_its_key(override, key, expected, tmp_path):
