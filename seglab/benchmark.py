@@ -80,6 +80,9 @@ def measure(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from seglab.build import freeze_unreached
+    from seglab.checkpoint import is_training_only
+
     device = batch.image.device
 
     def timed(work: Callable[[], object]) -> float:
@@ -99,12 +102,15 @@ def measure(
         module.train().criterion(module(batch.image, batch.label), batch).total.backward()
         module.zero_grad(set_to_none=True)
 
+    if steps:
+        for module in modules.values():
+            freeze_unreached(module.model, module.criterion, batch)
     found = {}
     for name, module in modules.items():
         counter = FlopCounterMode(display=False)
         with counter:  # its own hooks need gradients
             module.eval()(batch.image[:1])
-        parameters = sum(p.numel() for p in module.model.parameters())
+        parameters = sum(p.numel() for name, p in module.model.named_parameters() if not is_training_only(name))
         found[name] = Cost(parameters, counter.get_total_flops() / 1e9, [], [])
     for number in range(-warmup, rounds):
         for name, module in modules.items():

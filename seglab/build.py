@@ -21,11 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from seglab import __version__, checkpoint, checks, trust
-from seglab.classifiers.base import Classifier
 from seglab.errors import CheckpointError, ConfigError, UserError
 from seglab.loop import FitLoop
 from seglab.losses.base import Criterion
-from seglab.segmenter import Segmenter
+from seglab.segmenter import FEATURE, Segmenter
 
 if TYPE_CHECKING:
     import lightning as L
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from seglab.data.datamodule import DataModule
     from seglab.data.spec import DatasetSpec
     from seglab.module import SegmentationModule
+    from seglab.types import Batch
 
 Config = Mapping[str, Any]
 
@@ -111,21 +111,39 @@ def build_data(cfg: Config) -> DataModule:
     return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"])
 
 
-def build_model(cfg: Config, num_classes: int) -> Segmenter:
-    """Backbone, decoder, classifier and auxiliary head, each told what the previous one publishes."""
+def build_model(cfg: Config, num_classes: int, criterion: Criterion | None = None) -> Segmenter:
+    """Backbone, decoder, classifier and heads, each told what the previous ones publish.
+
+    Args:
+        criterion: whose terms are to be computed: a head is built iff one of them reads it. None: the deployed network,
+            without heads.
+
+    Raises:
+        ConfigError: a part that cannot be built, a term that reads what no part publishes.
+    """
     backbone = instantiate(cfg["backbone"], "backbone")
     maps: dict[str, Any] = {"channels": backbone.channels, "strides": backbone.strides, "num_classes": num_classes}
     decoder = instantiate(cfg["decoder"], "decoder", **maps)
     width = {"in_channels": decoder.out_channels, "num_classes": num_classes}
     classifier = instantiate(cfg["classifier"], "classifier", **width)
-    auxiliary = instantiate(cfg["auxiliary"], "auxiliary", **maps) if cfg.get("auxiliary") else None
-    return Segmenter(backbone, decoder, classifier, auxiliary)
+    if criterion is None:
+        return Segmenter(backbone, decoder, classifier)
+    features = {f"backbone.{i}": pair for i, pair in enumerate(zip(backbone.channels, backbone.strides, strict=True))}
+    features |= {FEATURE: (decoder.out_channels, decoder.stride), **decoder.branches}
+    channels, strides = ({name: pair[i] for name, pair in features.items()} for i in (0, 1))
+    heads = {}
+    for name, node in (cfg.get("heads") or {}).items():
+        if node is not None and (outputs := criterion.wanted_of(name, num_classes)):
+            heads[name] = instantiate(node, f"heads.{name}", channels=channels, strides=strides, outputs=outputs)
+    model = Segmenter(backbone, decoder, classifier, heads)
+    criterion.check(model.branches)
+    return model
 
 
 def load(path: str | Path, device: Any = "cpu", trust: bool = False, allow_nonfinite: bool = False) -> Segmenter:
     """A trained network in evaluation mode, from a checkpoint, an exported folder or a run folder.
 
-    It carries ``spec`` (classes and palette) and ``description``.
+    It carries ``spec`` (classes and palette) and ``description``. Heads, which only train, are left out.
 
     Args:
         path: the file or folder; of a run folder the best checkpoint.
@@ -141,8 +159,16 @@ def load(path: str | Path, device: Any = "cpu", trust: bool = False, allow_nonfi
     return network(tensors, description, trust).to(device).eval()
 
 
-def network(tensors: Mapping[str, Tensor], description: checkpoint.Description, trusted: bool) -> Segmenter:
+def network(
+    tensors: Mapping[str, Tensor],
+    description: checkpoint.Description,
+    trusted: bool,
+    criterion: Criterion | None = None,
+) -> Segmenter:
     """The network that a file describes, with its tensors.
+
+    Args:
+        criterion: with the heads that its terms read, as far as the file has them; None leaves the heads out.
 
     Raises:
         CheckpointError: naming other things than parts of networks, or not fitting this seglab's.
@@ -151,8 +177,10 @@ def network(tensors: Mapping[str, Tensor], description: checkpoint.Description, 
     if not trusted:
         trust.check(config, trust.NETWORK, str(description.path))
     with of_file(description):
-        model = build_model(config, description.spec.num_classes)
-    checkpoint.fill(model, tensors, description.path)
+        model = build_model(config, description.spec.num_classes, criterion)
+    own = model.state_dict().keys()
+    used = {name: tensors[name] for name in tensors if name in own or not checkpoint.is_training_only(name)}
+    checkpoint.fill(model, used, description.path)
     model.spec = description.spec
     model.description = description
     return model
@@ -189,18 +217,25 @@ def build_metrics(cfg: Config, num_classes: int) -> dict[str, Any]:
 
 
 def build_module(
-    cfg: Config, spec: DatasetSpec, oracle: bool = False, model: Segmenter | None = None
+    cfg: Config,
+    spec: DatasetSpec,
+    oracle: bool = False,
+    model: Segmenter | None = None,
+    criterion: Criterion | None = None,
+    probe: Batch | None = None,
 ) -> SegmentationModule:
-    """The whole task: network (unless one is given), criterion, metrics, optimisation (null: none, to evaluate)."""
+    """The whole task: network and criterion (unless given), metrics, optimisation (null: none, to evaluate).
+
+    Args:
+        probe: a batch to be trained on; what no active term reaches with it is frozen.
+    """
+    if criterion is None:
+        criterion = build_criterion(cfg)
     if model is None:
-        # An auxiliary head whose loss is off would be trained by nothing.
-        if not cfg["loss"].get("aux") or cfg["loss"]["aux"].get("weight") == 0:
-            cfg = {**cfg, "auxiliary": None}
         torch.manual_seed(cfg["seed"])
-        model = build_model(cfg, spec.num_classes)
-    criterion = build_criterion(cfg)
-    criterion.check(model.classifier.Output.branches())
-    freeze_unreached(model.classifier, criterion)
+        model = build_model(cfg, spec.num_classes, criterion)
+    if probe is not None:
+        freeze_unreached(model, criterion, probe)
     return instantiate(
         {**cfg["task"], "_partial_": True},
         "task",
@@ -216,26 +251,31 @@ def build_module(
     )
 
 
-def freeze_unreached(classifier: Classifier, criterion: Criterion) -> None:
-    """Freeze the classifier's parameters that no active loss term reaches.
+PROBE = 64
+"""Pixels along the sides of the images that tell which parameters are trained."""
 
-    A ground-truth branch without its losses would otherwise be carried, decayed and, under DDP, fatal. One backward
-    pass on a small random feature finds them, so a new classifier needs no table of what feeds what.
+
+def freeze_unreached(model: Segmenter, criterion: Criterion, batch: Batch) -> None:
+    """Freeze the parameters that no active loss term reaches: idle parts of backbone, decoder, classifier, heads.
+
+    They would be carried, decayed and, under DDP, fatal. One backward pass over a batch finds them, so that no part
+    needs a table of what feeds what; random state and buffers are as before.
+
+    Args:
+        batch: of the training data, the same on every process. A corner of it is enough, except for a backbone that
+            takes images of one size only.
     """
-    published = classifier.Output.branches() - {"auxiliary"}
-    from seglab.types import Batch
-
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        feature = torch.randn(2, classifier.in_channels, 16, 16, requires_grad=True)
-        label = torch.randint(classifier.num_classes, (2, 4, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-        batch = Batch(feature, label, ("", ""))
-        training = classifier.training
-        output = classifier.eval()(feature, label)
-        values = [term(output, batch) for _, term in criterion.named() if set(term.branches) <= published]
-        if values:
-            torch.stack(values).sum().backward()
-        classifier.train(training)
-    for parameter in classifier.parameters():
+    whole = getattr(model.backbone, "fixed_size", None) is not None
+    small = batch if whole else batch.map(lambda value: value[..., :PROBE, :PROBE])
+    wanted = criterion.branches
+    target = small.label if wanted & model.classifier.Output.label_branches() else None
+    training = model.training
+    devices = [small.image.device] if small.image.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        losses = criterion(model.eval()(small.image, target, wanted=wanted), small)
+        losses.total.backward()
+    model.train(training)
+    for parameter in model.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
 
@@ -330,6 +370,9 @@ def uses_gpu(trainer: Config) -> bool:
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers of parameters: in all, and trained."""
-    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return {"parameters": sum(n for n, _ in counts), "trained": sum(n for n, trained in counts if trained)}
+    """Numbers of parameters: of the deployed network, and trained ones (heads included)."""
+    named = list(model.named_parameters())
+    return {
+        "parameters": sum(p.numel() for name, p in named if not checkpoint.is_training_only(name)),
+        "trained": sum(p.numel() for _, p in named if p.requires_grad),
+    }

@@ -2,14 +2,15 @@
 
 A checkpoint is Lightning's, with one more key, plain data only::
 
-    seglab: {format: 1, version, config: resolved configuration, spec: {name, classes, palette},
+    seglab: {format: 2, version, config: resolved configuration, spec: {name, classes, palette},
              checksum: {network, training}}
 
 An exported network is a folder with ``model.safetensors`` and the same record in ``config.json``. With weight
 averaging, ``state_dict`` holds the averaged weights, so what is evaluated, opened and exported is the average.
 
-The checksums find damage, not malice: one is over the network's tensors (a checkpoint and its export have the same),
-one over the rest that training goes on with. What a stranger's file may do is the business of :mod:`seglab.trust`.
+The checksums find damage, not malice: one is over the deployed network's tensors (a checkpoint and its export have the
+same), one over the rest that training goes on with, its heads included. What a stranger's file may do is the business
+of :mod:`seglab.trust`.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
-from seglab import __version__, atomic, trust
-from seglab.checksum import checksum, rest
+from seglab import __version__, atomic, formats, trust
+from seglab.checksum import checksum
+from seglab.checksum import tensors as tensors_in
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
 
 KEY = "seglab"
-FORMAT = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+FORMAT = 2
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.named_heads}
 """Format n -> the function that makes a record of format n + 1 of one of format n."""
 
 NODES = ("backbone", "decoder", "classifier", "loss", "task", "data", "augment", "evaluation", "trainer")
@@ -49,7 +51,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint, with its checksums where it describes itself; DiskFull where there is no room."""
         if KEY in checkpoint:
-            sums = {"network": checksum(network_tensors(checkpoint)), "training": rest(checkpoint)}
+            sums = {"network": checksum(deployed(network_tensors(checkpoint))), "training": rest(checkpoint)}
             checkpoint[KEY]["checksum"] = sums
         with atomic.replacing(Path(path)) as file:
             torch.save(checkpoint, file)
@@ -122,7 +124,12 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
             f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — "
             "expected a checkpoint written by seglab, or a plain state dict"
         )
-    return content
+    return formats.named_heads_of(content) if is_format(content.get(KEY), 1) else content
+
+
+def is_format(stored: Any, number: int) -> bool:
+    """Whether a record is of that format."""
+    return isinstance(stored, Mapping) and stored.get("format") == number
 
 
 def embed(checkpoint: dict[str, Any], config: Mapping[str, Any], spec: DatasetSpec) -> None:
@@ -233,7 +240,9 @@ def _content(path: Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[
     """A file's tensors (none of a safetensors file with ``mmap``), its record as it stands there, and its step."""
     if path.suffix == ".safetensors":
         stored = atomic.read_json(path.with_name("config.json"))
-        return {} if mmap else read_safetensors(path, device), stored, stored.get("step", 0)
+        tensors = {} if mmap else read_safetensors(path, device)
+        renamed = formats.named_heads_in(tensors) if is_format(stored, 1) else tensors
+        return renamed, stored, stored.get("step", 0)
     content = read(path, device, mmap)
     return network_tensors(content), content.get(KEY), content.get("global_step", 0)
 
@@ -248,7 +257,9 @@ def verify(tensors: Mapping[str, Tensor], stored: Any, path: Path, allow_nonfini
         CheckpointError: says which.
     """
     sums = stored.get("checksum") if isinstance(stored, Mapping) else None
-    if isinstance(sums, Mapping) and sums.get("network") not in (None, checksum(tensors)):
+    if is_format(stored, 1) and len(deployed(tensors)) < len(tensors):  # its checksum was over the head as well
+        sums = None
+    if isinstance(sums, Mapping) and sums.get("network") not in (None, checksum(deployed(tensors))):
         raise CheckpointError(
             f"{path} is damaged: its tensors are not those that were written (the checksum differs) — take it from its "
             "source again, or use another checkpoint"
@@ -280,6 +291,24 @@ def network_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     if KEY in content or "pytorch-lightning_version" in content:  # a training module's: the network is its `model`
         return {name.removeprefix("model."): value for name, value in named.items() if name.startswith("model.")}
     return named
+
+
+def deployed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a network's tensors that a prediction is made with: all but those of the parts that only train."""
+    return {name: value for name, value in tensors.items() if not is_training_only(name)}
+
+
+def is_training_only(name: str) -> bool:
+    """Whether a network's tensor belongs to a part that is neither exported nor used to predict."""
+    return name.partition(".")[0] in trust.TRAINING_PARTS
+
+
+def rest(content: Mapping[str, Any]) -> str:
+    """The checksum of all tensors of a checkpoint but the deployed network's: optimiser, averages, heads."""
+    network = "state_dict.model."
+    found = {name: normalise(name.removeprefix(network)) for name, _ in tensors_in(content)}
+    kept = {name for name, own in found.items() if not name.startswith(network) or is_training_only(own)}
+    return checksum({name: value for name, value in tensors_in(content) if name in kept})
 
 
 def normalise(name: str) -> str:
@@ -372,7 +401,8 @@ def export_safetensors(model: nn.Module, description: Description, folder: str |
     from safetensors.torch import save
 
     folder = Path(folder)
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    state = deployed(model.state_dict())
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     stored = record(trust.without_weights(description.config), description.spec)
     with atomic.replacing(folder / "model.safetensors") as file:
         file.write(save(tensors, metadata={"format": "pt"}))

@@ -20,16 +20,10 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def rest(content: Mapping[str, Any]) -> str:
-    """The checksum of all tensors of a checkpoint that are not the network's: the optimiser's state, averages."""
-    found = dict(_tensors(content))
-    return checksum({name: value for name, value in found.items() if not name.startswith("state_dict.model.")})
-
-
-def _tensors(node: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
+def tensors(node: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor in nested containers, with its dotted place."""
     if isinstance(node, Tensor):
         yield key, node
     named = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
     for name, child in named:
-        yield from _tensors(child, f"{key}.{name}" if key else str(name))
+        yield from tensors(child, f"{key}.{name}" if key else str(name))

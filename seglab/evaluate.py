@@ -82,10 +82,13 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
         ) from error
     if not options["trust"]:
         trust.check(config, PARTS, str(stored.path))
-    model = build.network(tensors, stored, options["trust"])
+    # An exported network has no heads: their loss terms are left out.
+    lacking = [head for head in config["heads"] if not any(name.startswith(f"heads.{head}.") for name in tensors)]
+    criterion = build.build_criterion(config).without(lacking)
+    model = build.network(tensors, stored, options["trust"], criterion)
     data = build.build_data(config)
     check_data(data, stored, options)
-    module = build.build_module(config, data.spec, oracle=options["oracle"], model=model)
+    module = build.build_module(config, data.spec, oracle=options["oracle"], model=model, criterion=criterion)
     if options["oracle"]:
         check_oracle(module)
     run.describe(config, [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")], config["seed"])

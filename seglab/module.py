@@ -74,7 +74,6 @@ class SegmentationModule(L.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        criterion.check(model.classifier.Output.branches())
         self.model = model
         self.criterion = criterion
         self.metrics = nn.ModuleDict(dict(metrics))
@@ -108,7 +107,7 @@ class SegmentationModule(L.LightningModule):
         image = image.contiguous(memory_format=self.memory_format)
         if label is None:
             return self.model(image)
-        return self.model(image, label if self.needs_labels else None, self.wanted)
+        return self.model(image, label if self.needs_labels else None, wanted=self.wanted)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)))

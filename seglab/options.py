@@ -15,7 +15,7 @@ Node = Mapping[str, Any]
 TRAIN: dict[str, Any] = {
     **dict.fromkeys(("task", "augment", "optim", "trainer", "backbone", "decoder", "evaluation", "data", "classifier",
                      "loss", "sweep", "search"), Node),
-    **dict.fromkeys(("auxiliary", "metrics", "callbacks", "logger"), Node | None),
+    **dict.fromkeys(("heads", "metrics", "callbacks", "logger"), Node | None),
     "run_dir": str, "seed": int, "resume": str | None, "init_from": str | None, "overwrite": bool,
     "allow_nonfinite": bool, "test": Literal["last", "best"] | None,
 }  # fmt: skip

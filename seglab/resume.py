@@ -17,7 +17,6 @@ from torch import nn
 
 from seglab import checkpoint
 from seglab.checkpoint import Description
-from seglab.checksum import rest
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError
 
@@ -120,7 +119,7 @@ def read(path: str | Path, allow_nonfinite: bool = False) -> tuple[dict[str, Any
             f"{path} has no {', '.join(missing)} — expected a checkpoint that training wrote to go on from; "
             f"init_from={path} starts a new run from its weights"
         )
-    if (stored.get("checksum") or {}).get("training") not in (None, rest(content)):
+    if (stored.get("checksum") or {}).get("training") not in (None, checkpoint.rest(content)):
         raise CheckpointError(
             f"{path} is damaged: the state of its optimiser is not what was written (the checksum differs) — use "
             f"another checkpoint; init_from={path} starts a new run from its weights, which are whole"

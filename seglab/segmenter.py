@@ -1,28 +1,38 @@
-"""Backbone, decoder, classifier: the whole network and nothing else."""
+"""Backbone, decoder, classifier, and the heads beside them: the whole network and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from seglab.classifiers.base import Classifier, Output
+from seglab.classifiers.base import Classifier, Output, is_of
 from seglab.decoders.base import Decoder
+from seglab.errors import ConfigError
+from seglab.heads.base import Head
+from seglab.types import Size
 
 if TYPE_CHECKING:
     from seglab.checkpoint import Description
     from seglab.data.spec import DatasetSpec
 
+FEATURE = "feature"
+"""The branch that is the decoded feature, what enters the classifier."""
+
 
 class Segmenter(nn.Module):
-    """``forward(image [B, 3, H, W], target [B, H, W] | None, wanted) -> Output``, logits at feature resolution.
+    """``forward(image [B, 3, H, W], target [B, H, W] | None, wanted, size) -> Output``, logits at feature resolution.
 
-    ``wanted`` names the branches that are to be there beside those that the prediction needs.
+    ``wanted`` names the branches that are to be there beside those that the prediction needs: ``feature``, branches of
+    the decoder, of the heads. ``size`` is the [height, width] that the caller would resize the prediction to.
 
     Args:
-        auxiliary: a head on the backbone's maps that gives logits for a loss of its own (``loss.aux``). It is skipped
-            unless its branch is wanted, so a deployed network does not pay for it.
+        heads: modules beside the decoder, trained and never deployed. Each is skipped unless a branch of it is wanted.
+
+    Raises:
+        ConfigError: two parts publish a branch of the same name.
     """
 
     spec: DatasetSpec | None = None
@@ -31,18 +41,41 @@ class Segmenter(nn.Module):
     """What the file says about itself."""
 
     def __init__(
-        self, backbone: nn.Module, decoder: Decoder, classifier: Classifier, auxiliary: nn.Module | None = None
+        self, backbone: nn.Module, decoder: Decoder, classifier: Classifier, heads: Mapping[str, Head] | None = None
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = decoder
         self.classifier = classifier
-        self.auxiliary = auxiliary
+        self.heads = nn.ModuleDict(heads or {})
+        self.reads = {name: frozenset(head.reads) for name, head in (heads or {}).items()}
+        outputs = [name for head in (heads or {}).values() for name in head.outputs]
+        names = [*classifier.Output.branches(), FEATURE, *decoder.branches, *outputs]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(
+                f"the branch '{min(twice)}' is published twice — expected one name for one thing; rename the head"
+            )
+        self.branches = frozenset(names)
+        """All that can be wanted of it."""
 
-    def forward(self, image: Tensor, target: Tensor | None = None, wanted: frozenset[str] = frozenset()) -> Output:
+    def forward(
+        self,
+        image: Tensor,
+        target: Tensor | None = None,
+        *,
+        wanted: frozenset[str] = frozenset(),
+        size: Size | None = None,
+    ) -> Output:
+        asked = [name for name in self.heads if any(is_of(branch, name) for branch in wanted)]
         maps = self.backbone(image)
-        decoded = self.decoder(maps)
+        decoded = self.decoder(maps, wanted.union(*(self.reads[name] for name in asked)), size)
         output = self.classifier(decoded.feature, target)
-        if self.auxiliary is not None and "auxiliary" in wanted:
-            return replace(output, auxiliary=self.auxiliary(maps))
-        return replace(output, auxiliary=decoded.auxiliary) if decoded.auxiliary is not None else output
+        extra = {name: value for name, value in decoded.extra.items() if name in wanted}
+        if FEATURE in wanted:
+            extra[FEATURE] = decoded.feature
+        features = {f"backbone.{i}": value for i, value in enumerate(maps)}
+        features |= {FEATURE: decoded.feature, **decoded.extra}
+        for name in asked:
+            made = self.heads[name](features, output)
+            extra |= {name: made} if isinstance(made, Tensor) else {f"{name}.{key}": x for key, x in made.items()}
+        return replace(output, extra=extra) if extra else output

@@ -53,7 +53,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         tested = config["test"] and data.splits["test"]
         for stage in ("fit", "test") if tested else ("fit",):
             data.setup(stage)  # bad data is named before anything is built
-        module = build.build_module(config, data.spec)
+        module = build.build_module(config, data.spec, probe=data.probe())
         trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
         path = resume.start(config, run.path, module, trainer)
         if config["init_from"] and path is None:

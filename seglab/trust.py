@@ -14,9 +14,12 @@ from typing import Any
 
 from seglab.errors import CheckpointError
 
-NETWORK = ("backbone", "decoder", "classifier", "auxiliary")
-"""The nodes of a configuration that make a network."""
-NETWORK_CLASSES = ("seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "torch.nn.modules.")
+PARTS = ("backbone", "decoder", "classifier")
+"""The nodes of a configuration that make the network that is deployed."""
+TRAINING_PARTS = ("heads",)
+"""Those of what is trained beside it and stored in checkpoints, but neither exported nor used to predict."""
+NETWORK = PARTS + TRAINING_PARTS
+NETWORK_CLASSES = ("seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "seglab.heads.", "torch.nn.modules.")
 """Where their classes may be defined."""
 OTHER_CLASSES = {
     "data": ("seglab.data.",),

@@ -5,9 +5,14 @@ Shapes, here and everywhere: B images, K classes, C channels, H x W pixels of im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
+
+Size = tuple[int, int]
+"""(height, width) of an image or a map."""
 
 IGNORE = 255
 """Label of a pixel that counts nowhere: in no loss, no gradient, no metric."""
@@ -31,7 +36,12 @@ class Batch:
     def __len__(self) -> int:
         return self.image.shape[0]
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with the function of every tensor in its place: moving and pinning can forget none."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {name: function(x) for name, x in values.items() if isinstance(x, Tensor)}
+        return replace(self, **changed)
+
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory (called by the DataLoader)."""
-        label = None if self.label is None else self.label.pin_memory()
-        return Batch(self.image.pin_memory(), label, self.names)
+        return self.map(Tensor.pin_memory)

@@ -10,7 +10,8 @@ from tests.conftest import SMALL_NET, TINY
 
 def module(compose, *overrides):
     cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
-    return build.build_module(cfg, build.build_data(cfg).spec)
+    data = build.build_data(cfg)
+    return build.build_module(cfg, data.spec, probe=data.probe())
 
 
 def trained(module) -> set[str]:
@@ -39,8 +40,8 @@ def test_a_scheduled_weight_keeps_its_branch(compose):
 
 
 def test_an_auxiliary_head_whose_loss_is_off_is_not_built(compose):
-    assert module(compose, "auxiliary=fcn").model.auxiliary is not None
-    assert module(compose, "auxiliary=fcn", "loss.aux.weight=0").model.auxiliary is None
+    assert module(compose, "heads=fcn").model.heads.keys() == {"aux"}
+    assert module(compose, "heads=fcn", "loss.aux.weight=0").model.heads.keys() == set()
 
 
 def test_a_seed_makes_a_network(compose):

@@ -25,7 +25,7 @@ CONFIG = {
     "backbone": {"_target_": "seglab.backbones.Timm", "name": "test_resnet.r160_in1k", "pretrained": False},
     "decoder": {"_target_": "seglab.decoders.FCN", "_partial_": True, "width": 8},
     "classifier": {"_target_": "seglab.classifiers.Linear", "_partial_": True},
-    "auxiliary": None,
+    "heads": {},
     "optim": {"_target_": "seglab.optim.Optimisation", "head_lr": 1.0},
     "data": {"batch_size": 8, "splits": {"train": "train", "val": "val", "test": "test"}},
     "trainer": {"devices": 1, "precision": "32-true"},
@@ -213,10 +213,11 @@ def test_tensors_that_do_not_fit_are_listed_by_module(model, tmp_path):
 
 def test_an_older_format_is_migrated(model, tmp_path, monkeypatch):
     made = content(model)
-    made["seglab"]["names"] = made["seglab"].pop("spec")  # as if format 1 had called it so
+    made["seglab"]["names"] = made["seglab"].pop("spec")  # as if this format had called it so
     torch.save(made, tmp_path / "old.ckpt")
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    monkeypatch.setitem(checkpoint.MIGRATIONS, 1, lambda r: {**r, "format": 2, "spec": r["names"]})
+    now = checkpoint.FORMAT
+    monkeypatch.setattr(checkpoint, "FORMAT", now + 1)
+    monkeypatch.setitem(checkpoint.MIGRATIONS, now, lambda r: {**r, "format": now + 1, "spec": r["names"]})
     assert checkpoint.describe(tmp_path / "old.ckpt").spec == SPEC
 
 

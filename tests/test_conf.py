@@ -22,7 +22,7 @@ OPTIONS = sorted(
     (path.parent.relative_to(ROOT).as_posix(), path.stem) for path in ROOT.rglob("*.yaml") if path.parent != ROOT
 )
 RUN = {
-    "auxiliary", "augment", "callbacks", "classifier", "debug", "decoder", "evaluation", "experiment", "logger", "metrics",
+    "heads", "augment", "callbacks", "classifier", "debug", "decoder", "evaluation", "experiment", "logger", "metrics",
     "optim", "task", "trainer",
 }  # fmt: skip
 """Groups whose options train two steps. Backbones and ablations have walks below, data sets one in tests/data on their
@@ -85,8 +85,9 @@ def test_every_backbone_meets_a_decoder_and_a_classifier(option, compose):
 @pytest.mark.parametrize("decoder", of("decoder"))
 def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gradient(option, decoder, compose):
     width = "decoder.width=16"
-    cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", width, "auxiliary=fcn", *TINY, SMALL_NET[0]])
-    module = build.build_module(cfg, build.build_data(cfg).spec)
+    cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", width, "heads=fcn", *TINY, SMALL_NET[0]])
+    data = build.build_data(cfg)
+    module = build.build_module(cfg, data.spec, probe=data.probe())
     K = module.spec.num_classes
     label = torch.randint(K, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
@@ -118,7 +119,8 @@ def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
         assert {str(name) for name in about["published"]["values"]} <= first
         assert about["published"]["source"]
     for job in found:
-        module = build.build_module(job.config, build.build_data(job.config).spec)
+        data = build.build_data(job.config)
+        module = build.build_module(job.config, data.spec, probe=data.probe())
         label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
         batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
         losses = module.criterion(module(batch.image, batch.label), batch)

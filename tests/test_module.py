@@ -28,7 +28,7 @@ def test_one_forward_pass_serves_prediction_metrics_and_losses(made, monkeypatch
     module = made("classifier=ssa").eval()
     calls = []
     forward = module.model.forward
-    monkeypatch.setattr(module.model, "forward", lambda *a: calls.append(1) or forward(*a))
+    monkeypatch.setattr(module.model, "forward", lambda *a, **named: calls.append(1) or forward(*a, **named))
     b = batch(module.spec.num_classes)
     with torch.no_grad():
         module.evaluate(b)
@@ -62,7 +62,7 @@ def test_the_oracle_is_another_prediction_of_the_same_weights(made):
 
 @pytest.mark.parametrize("classifier", ["linear", "cac", "ssa"])
 def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(made, classifier):
-    module = made(f"classifier={classifier}", "auxiliary=fcn").train()
+    module = made(f"classifier={classifier}", "heads=fcn").train()
     b = batch(12, void=True)
     total = module.criterion(module(b.image, b.label), b).total
     total.backward()

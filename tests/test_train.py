@@ -25,7 +25,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def ssa_run(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("ssa")
-    done = run("classifier=ssa", "auxiliary=fcn", *TINY, "hydra.run.dir=run", cwd=cwd)
+    done = run("classifier=ssa", "heads=fcn", *TINY, "hydra.run.dir=run", cwd=cwd)
     return cwd, cwd / "run", done
 
 

@@ -29,7 +29,7 @@ def test_what_is_no_class_of_a_part_is_refused(target):
 
 
 def test_parts_of_networks_and_of_losses_may_be_named():
-    trust.check({"decoder": NODE}, ["decoder", "auxiliary"], "a.ckpt")
+    trust.check({"decoder": NODE}, ["decoder", "heads"], "a.ckpt")
     losses = {
         "loss": {
             "dice": {"_target_": "seglab.losses.Dice", "weight": {"_target_": "seglab.losses.schedules.LinearRamp"}}

@@ -29,6 +29,7 @@ from seglab.classifiers.base import Output
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
 from seglab.ops.resize import downsample_labels
+from seglab.segmenter import FEATURE
 from seglab.types import IGNORE
 
 if TYPE_CHECKING:
@@ -164,9 +165,9 @@ class FeatureProjection(L.Callback):
         if protocol.single_pass and protocol.divisor_mode == "resize":
             image = protocol.view(image)
         with trainer.precision_plugin.forward_context():
-            feature = model.decoder(model.backbone(image.contiguous(memory_format=module.memory_format))).feature
-            output = model.classifier(feature, label if module.needs_labels else None)
-        return sample, self.choose(model.classifier, feature, output, label)
+            image = image.contiguous(memory_format=module.memory_format)
+            output = model(image, label if module.needs_labels else None, wanted=frozenset({FEATURE}))
+        return sample, self.choose(model.classifier, output.extra[FEATURE], output, label)
 
     def choose(self, classifier: Any, feature: Tensor, output: Output, label: Tensor) -> Points:
         """Pixels of a feature map [1, C, h, w] for each class of the label [1, H, W], and these classes' prototypes."""

@@ -25,20 +25,19 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from seglab import atomic, visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import OKABE_ITO, folder
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
+from seglab.segmenter import FEATURE
 from seglab.types import Batch
 
 if TYPE_CHECKING:
@@ -166,7 +165,11 @@ def measure(trainer: L.Trainer, module: Any, batch: Batch) -> Measured:
     """The terms of a batch and their gradients at the decoded feature, as the training step would have them."""
     named, step = module.criterion.named(), trainer.global_step
     with trainer.precision_plugin.forward_context():
-        output, feature = cut(module, batch)
+        image = batch.image.contiguous(memory_format=module.memory_format)
+        target = batch.label if module.needs_labels else None
+        # Not the compiled call: inside it, features have no gradient.
+        output = module.model.forward(image, target, wanted=module.wanted | {FEATURE})
+        feature = output.extra[FEATURE]
         values = {name: term(output, batch) for name, term in named}
     # In half precision, small gradients would vanish without the factor that training has.
     scaler = getattr(trainer.precision_plugin, "scaler", None)
@@ -191,19 +194,6 @@ def measure(trainer: L.Trainer, module: Any, batch: Batch) -> Measured:
         norm={name: weights[name] * sizes[name] if name in sizes else None for name in values},
         cosine={(a, b): cosine(a, b) for a, b in combinations(values, 2)},
     )
-
-
-def cut(module: Any, batch: Batch) -> tuple[Any, Tensor]:
-    """:class:`seglab.segmenter.Segmenter`'s output, and the decoded feature [B, C, h, w] that its graph begins at."""
-    model, target = module.model, batch.label if module.needs_labels else None
-    with torch.no_grad():
-        maps = model.backbone(batch.image.contiguous(memory_format=module.memory_format))
-        decoded = model.decoder(maps)
-    feature = decoded.feature.detach().requires_grad_()
-    output = model.classifier(feature, target)
-    with torch.no_grad():
-        auxiliary = model.auxiliary(maps) if model.auxiliary is not None else decoded.auxiliary
-    return replace(output, auxiliary=auxiliary), feature
 
 
 def read(path: Path) -> list[dict[str, str]]:

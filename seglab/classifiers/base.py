@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -14,17 +15,24 @@ FROM_LABELS = MappingProxyType({"from_labels": True})
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What a network says about a batch. Loss terms and metrics name the fields ("branches") that they read."""
+    """What a network says about a batch. Loss terms and metrics read it by the names of its branches.
+
+    A branch is a field that the classifier fills, or an entry of ``extra``, which decoder and heads add by name.
+    """
 
     logits: Tensor
     """[B, K, h, w] the prediction, at feature resolution."""
-    auxiliary: Tensor | None = None
-    """[B, K, h', w'] logits of the auxiliary head, where the network has one."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was wanted beside the classifier's own: ``feature`` [B, C, h, w], the decoder's branches, the heads'."""
+
+    def read(self, branch: str) -> Tensor | None:
+        """A branch by its name; None where it was not computed."""
+        return self.extra[branch] if branch in self.extra else getattr(self, branch, None)
 
     @classmethod
     def branches(cls) -> frozenset[str]:
-        """Names of all fields."""
-        return frozenset(f.name for f in fields(cls))
+        """Names of the branches that the classifier fills."""
+        return frozenset(f.name for f in fields(cls) if f.name != "extra")
 
     @classmethod
     def label_branches(cls) -> frozenset[str]:
@@ -33,7 +41,12 @@ class Output:
 
     def missing(self) -> frozenset[str]:
         """Names of the fields that this output leaves empty."""
-        return frozenset(f.name for f in fields(self) if getattr(self, f.name) is None)
+        return frozenset(name for name in self.branches() if getattr(self, name) is None)
+
+
+def is_of(branch: str, head: str) -> bool:
+    """Whether a branch is published by the head of that name."""
+    return branch == head or branch.startswith(f"{head}.")
 
 
 class Classifier(nn.Module):

@@ -22,6 +22,7 @@ from seglab.data.sampler import ShardSampler, StreamSampler
 from seglab.data.source import Source
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
+from seglab.types import Batch
 
 ROLES = ("train", "val", "test")
 
@@ -163,6 +164,12 @@ class DataModule(L.LightningDataModule):
         sampler = StreamSampler(len(items), self.batch_size, self.seed, rank, world_size, lambda: self.start_step)
         dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=stack, **self._loading())
+
+    def probe(self) -> Batch:
+        """The first training items as they are augmented, the same in every process: one batch of at most two."""
+        items = self.items("train")
+        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt)
+        return group([dataset[0, index] for index in range(min(2, len(items)))])[0]
 
     def val_dataloader(self) -> DataLoader[Item]:
         """This process's share of the validation items, as lists of batches."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import Tensor, nn
+
+from seglab.types import Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What a decoder makes of the backbone's maps. Decoders with more to say add typed optional fields here."""
+    """What a decoder makes of the backbone's maps."""
 
     feature: Tensor
     """[B, C, h, w], what enters the pixel classifier (before its dropout)."""
-    auxiliary: Tensor | None = None
-    """[B, K, h', w'] logits of a head inside the decoder (OCR's first stage, for one)."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Its other branches by name (OCR's coarse logits, for one): those of ``branches`` that were wanted."""
 
 
 class Decoder(nn.Module):
-    """``forward(maps) -> Decoded``; publishes ``out_channels`` and ``stride`` of the decoded feature.
+    """``forward(maps, wanted, size) -> Decoded``; publishes ``out_channels`` and ``stride`` of the decoded feature.
+
+    ``wanted`` names the branches that somebody reads; a decoder computes no other. ``size`` is the [height, width] that
+    the caller would resize the prediction to, for a decoder that can be asked at any resolution.
 
     A subclass takes ``channels`` and ``strides`` of the maps (finest first) and ``num_classes`` first; the builder
     hands them on from the backbone and the dataset.
@@ -27,6 +33,8 @@ class Decoder(nn.Module):
 
     out_channels: int
     stride: int
+    branches: Mapping[str, tuple[int, int]] = MappingProxyType({})
+    """What it can add to the output beside the feature: name -> (channels, stride)."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -34,5 +42,7 @@ class Decoder(nn.Module):
         self.strides = tuple(strides)
         self.num_classes = num_classes
 
-    def forward(self, maps: Sequence[Tensor]) -> Decoded:
+    def forward(
+        self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
+    ) -> Decoded:
         raise NotImplementedError

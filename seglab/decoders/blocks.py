@@ -33,7 +33,7 @@ class ConvNormAct(nn.Sequential):
     ) -> None:
         if out_channels < 1:
             raise ConfigError(
-                f"a convolution of {out_channels} channels — expected 1 or more: set width under decoder or auxiliary"
+                f"a convolution of {out_channels} channels — expected 1 or more: set width under decoder or heads"
             )
         padding = kernel_size // 2 * dilation
         convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.blocks import ConvNormAct, Norm
 from seglab.errors import ConfigError
+from seglab.types import Size
 
 
 class FCN(Decoder):
@@ -47,10 +48,10 @@ class FCN(Decoder):
         if not -len(self.channels) <= stage < len(self.channels):
             raise ConfigError(
                 f"stage {stage} of a backbone with {len(self.channels)} maps — expected {-len(self.channels)} to "
-                f"{len(self.channels) - 1}: set stage under decoder or auxiliary"
+                f"{len(self.channels) - 1}: set stage under decoder or heads"
             )
         if num_convs < 0:
-            raise ConfigError(f"num_convs={num_convs} — expected 0 or more: set num_convs under decoder or auxiliary")
+            raise ConfigError(f"num_convs={num_convs} — expected 0 or more: set num_convs under decoder or heads")
         self.stage = stage
         self.stride = self.strides[stage]
         in_channels = self.channels[stage]
@@ -59,7 +60,9 @@ class FCN(Decoder):
         self.conv_cat = ConvNormAct(in_channels + widths[-1], width, kernel_size, norm) if concat_input else None
         self.out_channels = width if concat_input else widths[-1]
 
-    def forward(self, maps: Sequence[Tensor]) -> Decoded:
+    def forward(
+        self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
+    ) -> Decoded:
         x = maps[self.stage]
         feature = self.convs(x)
         if self.conv_cat is not None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.blocks import ConvNormAct, Norm, resize_to
+from seglab.types import Size
 
 
 class FPN(Decoder):
@@ -33,7 +34,9 @@ class FPN(Decoder):
         self.out_channels = width
         self.stride = self.strides[0]
 
-    def forward(self, maps: Sequence[Tensor]) -> Decoded:
+    def forward(
+        self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
+    ) -> Decoded:
         x = self.smooths[-1](self.laterals[-1](maps[-1]))
         for i in range(len(maps) - 2, -1, -1):
             lateral = self.laterals[i](maps[i])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.blocks import ConvNormAct, Norm, resize_to
+from seglab.types import Size
 
 
 class MLP(Decoder):
@@ -34,6 +35,8 @@ class MLP(Decoder):
         self.out_channels = width
         self.stride = self.strides[0]
 
-    def forward(self, maps: Sequence[Tensor]) -> Decoded:
+    def forward(
+        self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
+    ) -> Decoded:
         levels = [project(x) for project, x in zip(self.projections, maps, strict=True)]
         return Decoded(feature=self.fuse(torch.cat([resize_to(x, levels[0]) for x in levels], dim=1)))

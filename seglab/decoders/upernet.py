@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.blocks import ConvNormAct, Norm, PyramidPooling, resize_to
+from seglab.types import Size
 
 
 class UPerNet(Decoder):
@@ -37,7 +38,9 @@ class UPerNet(Decoder):
         self.out_channels = width
         self.stride = self.strides[0]
 
-    def forward(self, maps: Sequence[Tensor]) -> Decoded:
+    def forward(
+        self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
+    ) -> Decoded:
         levels = [lateral(x) for lateral, x in zip(self.laterals, maps[:-1], strict=True)]
         levels.append(self.pooling(maps[-1]))
         for i in range(len(levels) - 2, -1, -1):

@@ -64,7 +64,7 @@ class Wandb(WandbLogger):
         timeout: float = 20,
     ) -> None:
         if wandb is None:
-            raise ConfigError("logger=wandb needs the package wandb — pip install 'seglab[wandb]', or logger=csv")
+            raise ConfigError("logger=wandb needs the package wandb — pip install wandb, or logger=csv")
         if checkpoints not in UPLOADS:
             raise ConfigError(f"logger.wandb.checkpoints={checkpoints} — expected one of {', '.join(UPLOADS)}")
         if mode == "auto":

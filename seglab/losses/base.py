@@ -7,13 +7,13 @@ A term whose weight is 0 is dropped when the criterion is made: neither it nor a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from seglab.classifiers.base import Output
+from seglab.classifiers.base import Output, is_of
 from seglab.errors import ConfigError
 from seglab.types import Batch
 
@@ -25,18 +25,19 @@ class Term(nn.Module):
     """One loss: ``forward(output, batch) -> scalar`` (unweighted, float32 or wider).
 
     Args:
-        branches: the fields of the output that it reads.
+        branches: the branches of the output that it reads; a mapping says how many channels it wants of each (None:
+            one for each class), which is what a head is built by.
         weight: factor in the total; 0 switches the term off.
 
     Raises:
         ConfigError: weight negative or not finite.
     """
 
-    def __init__(self, branches: tuple[str, ...], weight: Weight = 1.0) -> None:
+    def __init__(self, branches: Iterable[str] | Mapping[str, int | None], weight: Weight = 1.0) -> None:
         super().__init__()
         if not callable(weight) and not (math.isfinite(weight) and weight >= 0):
             raise ConfigError(f"loss weight {weight} — expected a finite number >= 0 (0 switches the term off)")
-        self.branches = branches
+        self.branches = dict(branches) if isinstance(branches, Mapping) else dict.fromkeys(branches)
         self.weight = weight
 
     def weight_at(self, step: int) -> float:
@@ -48,12 +49,12 @@ class Term(nn.Module):
         return callable(self.weight) or self.weight != 0
 
     def read(self, output: Output, branch: str) -> Tensor:
-        """A field of the output.
+        """A branch of the output.
 
         Raises:
             ConfigError: the network left it empty.
         """
-        value = getattr(output, branch)
+        value = output.read(branch)
         if value is None:
             raise ConfigError(
                 f"{type(self).__name__} reads the branch '{branch}', which is empty — expected a network that "
@@ -101,8 +102,37 @@ class Criterion(nn.Module):
 
     @property
     def branches(self) -> frozenset[str]:
-        """The output fields that the active terms read."""
+        """The branches of the output that the active terms read."""
         return frozenset(branch for _, term in self.named() for branch in term.branches)
+
+    def wanted_of(self, head: str, num_classes: int) -> dict[str, int]:
+        """The branches of a head that the active terms read, each with the channels that they want of it.
+
+        Raises:
+            ConfigError: two terms want different numbers.
+        """
+        found: dict[str, int] = {}
+        for name, term in self.named():
+            for branch, channels in term.branches.items():
+                if is_of(branch, head):
+                    wanted = num_classes if channels is None else channels
+                    if found.setdefault(branch, wanted) != wanted:
+                        raise ConfigError(
+                            f"loss.{name} wants {wanted} channels of the branch '{branch}', another term "
+                            f"{found[branch]} — expected one number; give one of them a branch of its own"
+                        )
+        return found
+
+    def without(self, heads: Iterable[str]) -> Criterion:
+        """The terms that read no branch of these heads."""
+        left_out = list(heads)
+        return Criterion(
+            {
+                name: term
+                for name, term in self.named()
+                if not any(is_of(branch, head) for branch in term.branches for head in left_out)
+            }
+        )
 
     def check(self, legal: frozenset[str]) -> None:
         """Refuse terms that read what the network does not publish.
@@ -115,7 +145,8 @@ class Criterion(nn.Module):
                 if branch not in legal:
                     raise ConfigError(
                         f"loss.{name} reads the branch '{branch}', which this network does not publish — expected one "
-                        f"of {', '.join(sorted(legal))}; remove the term (~loss.{name}) or change classifier"
+                        f"of {', '.join(sorted(legal))}; remove the term (~loss.{name}), or choose a classifier, "
+                        "decoder or head (heads=) that has it"
                     )
 
     def forward(self, output: Output, batch: Batch, step: int = 0) -> Losses:

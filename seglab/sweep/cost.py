@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from seglab.sweep.collect import Run, Sweep
 
 FILE = "cost.json"
-PARTS = ("backbone", "decoder", "classifier")
 BUILT = (*trust.NETWORK, "loss", "task", "metrics", "evaluation")
 """What a module is built from, to be measured."""
 COSTLESS = (
@@ -126,7 +125,7 @@ def read(path: Path) -> dict[str, Cost]:
 
 def network_key(run: Run, size: Sequence[int], device: str) -> str:
     """A hash of the network, what it sees and where."""
-    network = {part: costly(run.config.get(part)) for part in PARTS}
+    network = {part: costly(run.config.get(part)) for part in trust.PARTS}
     machine = platform.node()  # times of two machines do not mix
     text = json.dumps([network, list(size), class_count(run), device, machine], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

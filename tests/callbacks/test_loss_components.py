@@ -62,7 +62,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("classifier", ["linear", "cosine", "cac", "ssa"])
 def test_weights_running_statistics_and_gradients_are_the_same_bits_with_it(train, classifier):
-    choice = [f"classifier={classifier}", "classifier.dropout=0.5", "auxiliary=fcn"]
+    choice = [f"classifier={classifier}", "classifier.dropout=0.5", "heads=fcn"]
     _, plain, gradients = train("plain", *QUIET, *choice)
     folder, measured, seen = train("measured", *choice, *MEASURED)
     assert len(rows(folder / "insight/loss_components.csv")) == 3 * len(measured.criterion.terms)
@@ -74,7 +74,7 @@ def test_weights_running_statistics_and_gradients_are_the_same_bits_with_it(trai
 
 
 def test_values_are_those_of_the_step_and_shares_add_up(train):
-    folder, _, _ = train("run", "classifier=ssa", "auxiliary=fcn", *MEASURED)
+    folder, _, _ = train("run", "classifier=ssa", "heads=fcn", *MEASURED)
     table = rows(folder / "insight/loss_components.csv")
     logged = [row for row in rows(folder.parent / "metrics.csv") if row["train/loss"]]
     shares = {row["step"]: row for row in rows(folder.parent / "metrics.csv") if row["grad_share/main"]}

@@ -72,7 +72,7 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest_one(override, name
         ("classifier.tau=true", "classifier.tau=true", "a number"),
         ("decoder.width=-1", "decoder", "-1"),
         ("decoder.width=0", "decoder", "1 or more"),
-        ("auxiliary=fcn auxiliary.width=0", "auxiliary", "1 or more"),
+        ("heads=fcn heads.aux.width=0", "heads", "1 or more"),
         ("optim.optimizer.betas=[]", "optim.optimizer", "drop what it names"),
         ("optim.schedule.power=-1", "optim.schedule.power=-1", ">= 0"),
         ("decoder.width=wide", "decoder.width=wide", "a whole number"),

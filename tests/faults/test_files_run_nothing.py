@@ -147,7 +147,7 @@ def make(canary):
 
 TIMM = {"_target_": "seglab.backbones.Timm", "name": "resnet18"}
 TARGETS = {
-    **{f"target in {part}": (part, make) for part in ("backbone", "decoder", "classifier", "auxiliary")},
+    **{f"target in {part}": (part, make) for part in ("backbone", "decoder", "classifier", "heads.aux")},
     "nested target": ("decoder.norm", lambda c: {"_target_": "torch.nn.BatchNorm2d", "deep": [{"er": make(c)}]}),
     "target through an import": (
         "decoder.norm", lambda c: {"_target_": "seglab.decoders.base.torch.os.mkdir", "path": str(c)}

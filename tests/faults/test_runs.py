@@ -229,7 +229,7 @@ def test_the_largest_loss_is_not_kept_for_the_best(tmp_path):
 @pytest.mark.parametrize("auxiliary", ["none", "fcn"])
 @pytest.mark.parametrize("protocol", [[], ["evaluation.flip=true"]])
 def test_every_loss_term_is_there_in_validation(classifier, auxiliary, protocol, tmp_path):
-    choice = [f"classifier={classifier}", f"auxiliary={auxiliary}", *protocol]
+    choice = [f"classifier={classifier}", f"heads={auxiliary}", *protocol]
     train(tmp_path / "run", "trainer.max_steps=1", "test=null", *choice, callbacks={})
     header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0].split(",")
     terms = {name.removeprefix("train/") for name in header if name.startswith("train/")}

@@ -51,13 +51,13 @@ def test_a_scheduled_weight_follows_the_step(output):
 
 def test_a_branch_that_no_one_publishes_is_named_with_the_legal_ones():
     criterion = Criterion({"gt": CrossEntropy("oracle")})
-    with pytest.raises(ConfigError, match=r"loss\.gt .*'oracle'.*auxiliary, logits.*~loss\.gt"):
+    with pytest.raises(ConfigError, match=r"loss\.gt .*'oracle'.*one of logits.*~loss\.gt"):
         criterion.check(Output.branches())
 
 
 def test_an_empty_branch_and_missing_labels_are_named(output):
-    with pytest.raises(ConfigError, match="'auxiliary'"):
-        CrossEntropy("auxiliary")(output, BATCH)
+    with pytest.raises(ConfigError, match="'aux'"):
+        CrossEntropy("aux")(output, BATCH)
     with pytest.raises(ConfigError, match="without labels"):
         CrossEntropy()(output, Batch(BATCH.image, None, ("",)))
 

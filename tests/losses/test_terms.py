@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seglab.losses import CrossEntropy, Dice, Distillation, Focal, Lovasz, PrototypeDistribution, Relation
 from seglab.types import IGNORE, Batch
+from tests.losses.conftest import Branches
 
 TERMS = {
     "cross entropy": CrossEntropy(),
@@ -91,9 +91,7 @@ def test_gradients_are_those_of_finite_differences(term):
     logits = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     oracle = torch.randn(1, 3, 2, 2, dtype=torch.float64)
 
-    assert torch.autograd.gradcheck(
-        lambda x: term(SimpleNamespace(logits=x, oracle=oracle), Batch(x, label, ("",))), logits
-    )
+    assert torch.autograd.gradcheck(lambda x: term(Branches(logits=x, oracle=oracle), Batch(x, label, ("",))), logits)
 
 
 @every_term_and_dice
@@ -113,7 +111,7 @@ def test_no_loss_waits_for_a_number(term):
     with FakeTensorMode():
         logits = torch.randn(2, 4, 16, 18, requires_grad=True)
         label = torch.zeros(2, 32, 36, dtype=torch.int64)
-        term(SimpleNamespace(logits=logits, oracle=logits.detach()), Batch(logits, label, ("", ""))).backward()
+        term(Branches(logits=logits, oracle=logits.detach()), Batch(logits, label, ("", ""))).backward()
 
 
 @pytest.mark.parametrize("term", [Relation(), PrototypeDistribution()])

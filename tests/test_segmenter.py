@@ -1,0 +1,198 @@
+"""Branches on request: decoder and heads add what somebody reads, and only what is deployed is exported."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import seglab
+from seglab import build, checkpoint, evaluate
+from seglab.cli import compose as composed
+from seglab.decoders.base import Decoded
+from seglab.decoders.fpn import FPN
+from seglab.errors import ConfigError
+from seglab.heads import Head
+from seglab.train import fit
+from seglab.types import Batch
+from tests.conftest import SMALL_NET, TINY, tiny
+
+IMAGE = torch.randn(2, 3, 64, 64)
+
+
+class Doubling(Head):
+    """Publishes two branches, and counts its calls."""
+
+    calls = 0
+
+    def __init__(self, channels, strides, outputs, source="feature"):
+        super().__init__(channels, strides, outputs)
+        self.source = source
+        self.reads = {source} - {"feature"}
+        self.convs = nn.ModuleDict(
+            {key.rpartition(".")[2]: nn.Conv2d(channels[source], n, 1) for key, n in outputs.items()}
+        )
+
+    def forward(self, features, output):
+        Doubling.calls += 1
+        return {key: conv(features[self.source]) for key, conv in self.convs.items()}
+
+
+class Talkative(FPN):
+    """A decoder with a branch of its own, and a part that nothing ever reaches."""
+
+    def __init__(self, channels, strides, num_classes, **options):
+        super().__init__(channels, strides, num_classes, **options)
+        self.branches = {"coarse_logits": (num_classes, self.strides[-1])}
+        self.coarse = nn.Conv2d(self.channels[-1], num_classes, 1)
+        self.idle = nn.Conv2d(4, 4, 1)
+
+    def forward(self, maps, wanted=frozenset(), size=None):
+        extra = {"coarse_logits": self.coarse(maps[-1])} if "coarse_logits" in wanted else {}
+        return Decoded(feature=super().forward(maps).feature, extra=extra)
+
+
+def term(branch: str) -> str:
+    return f"+loss.{branch.replace('.', '_')}={{_target_: seglab.losses.CrossEntropy, branch: {branch}}}"
+
+
+TWO = [
+    f"+heads.two={{_target_: {__name__}.Doubling, _partial_: true, source: coarse_logits}}", term("two.a"), term("two.b"),
+]  # fmt: skip
+TALKATIVE = [f"decoder._target_={__name__}.Talkative"]
+
+
+def module(compose, *overrides, probe=True):
+    cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
+    data = build.build_data(cfg)
+    return build.build_module(cfg, data.spec, probe=data.probe() if probe else None)
+
+
+def trained(made) -> set[str]:
+    return {name for name, p in made.model.named_parameters() if p.requires_grad}
+
+
+def test_a_decoders_branch_an_auxiliary_head_and_a_head_of_two_branches_go_together(compose):
+    made = module(compose, "heads=fcn", *TALKATIVE, term("coarse_logits"), *TWO)
+    assert made.wanted == {"logits", "aux", "coarse_logits", "two.a", "two.b"}
+    output = made.model(IMAGE, wanted=made.wanted)
+    assert output.extra.keys() == made.wanted - {"logits"}
+    label = torch.zeros(2, 64, 64, dtype=torch.int64)
+    losses = made.criterion(output, Batch(IMAGE, label, ("a", "b")))
+    assert losses.parts.keys() == {"main", "aux", "coarse_logits", "two_a", "two_b"}
+
+
+def test_a_head_reads_a_decoders_branch_that_no_term_reads(compose):
+    made = module(compose, *TALKATIVE, *TWO)
+    assert made.model(IMAGE, wanted=made.wanted).extra.keys() == {"two.a", "two.b"}
+
+
+def test_what_nobody_wants_is_not_computed(compose):
+    made = module(compose, *TALKATIVE, term("coarse_logits"), *TWO)
+    Doubling.calls = 0
+    assert made.model(IMAGE).extra == {}
+    assert Doubling.calls == 0
+    assert made.model(IMAGE, wanted=frozenset({"feature"})).extra.keys() == {"feature"}
+
+
+def test_a_head_is_built_iff_an_active_term_reads_a_branch_of_it(compose):
+    off = module(compose, *TALKATIVE, *TWO, "+loss.two_a.weight=0")
+    assert off.model.heads["two"].outputs.keys() == {"two.b"}
+    none = module(compose, *TALKATIVE, *TWO, "+loss.two_a.weight=0", "+loss.two_b.weight=0")
+    assert not none.model.heads
+
+
+def test_a_name_that_is_published_twice_is_refused(compose):
+    head = f"+heads.coarse_logits={{_target_: {__name__}.Doubling, _partial_: true}}"
+    with pytest.raises(ConfigError, match=r"'coarse_logits' is published twice"):
+        module(compose, *TALKATIVE, head, term("coarse_logits"))
+
+
+def test_a_branch_that_no_part_publishes_is_refused_with_those_that_are(compose):
+    with pytest.raises(ConfigError, match=r"loss\.two_a .*'two\.a'.*one of .*feature, logits"):
+        module(compose, term("two.a"))
+
+
+def test_idle_parts_of_any_room_are_frozen_and_nothing_else(compose):
+    made = module(compose, "heads=fcn", *TALKATIVE, probe=True)
+    every = {name for name, _ in made.model.named_parameters()}
+    assert every - trained(made) == {
+        f"decoder.{part}.{kind}" for part in ("coarse", "idle") for kind in ("weight", "bias")
+    }
+
+
+def test_the_probe_changes_neither_buffers_nor_random_numbers_nor_gradients(compose):
+    made = module(compose, "heads=fcn", "classifier=ssa", probe=False)
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    made.model.train()
+    torch.manual_seed(3)
+    build.freeze_unreached(
+        made.model, made.criterion, Batch(IMAGE, torch.zeros(2, 64, 64, dtype=torch.int64), ("", ""))
+    )
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(1), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in made.model.state_dict().items())
+    assert made.model.training
+    assert all(p.grad is None for p in made.model.parameters())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("headed") / "run"
+    results = fit(tiny(folder, "heads=fcn", "trainer.max_steps=2", "trainer.val_check_interval=2"), folder)
+    return folder, results
+
+
+def test_heads_are_stored_and_never_deployed(run, tmp_path):
+    folder, _ = run
+    stored, _ = checkpoint.open_file(folder)
+    assert any(name.startswith("heads.aux.") for name in stored)
+    network = seglab.load(folder)
+    assert not network.heads
+    exported = checkpoint.export_safetensors(network, network.description, tmp_path / "export")
+    tensors, description = checkpoint.open_file(exported)
+    assert tensors.keys() == {name for name in stored if not name.startswith("heads.")}
+    assert description.checksum == checkpoint.describe(folder).checksum
+
+
+def test_evaluating_a_checkpoint_gives_the_heads_loss_and_an_export_all_but_that(run, tmp_path):
+    folder, results = run
+    network = seglab.load(folder)
+    checkpoint.export_safetensors(network, network.description, tmp_path / "export")
+    found = {}
+    for path in (folder, tmp_path / "export"):
+        options = composed(
+            "evaluate", [f"ckpt={path}", f"output={tmp_path / 'out'}", "trust=true", "pictures=0", "split=val"]
+        )
+        evaluate.score(options)
+        found[path] = checkpoint.atomic.read_json(tmp_path / "out/metrics.json")
+    whole, export = found.values()
+    assert {"val/main", "val/aux"} <= whole.keys()
+    assert "val/main" in export
+    assert "val/aux" not in export
+    assert whole["val/mIoU"] == export["val/mIoU"] == pytest.approx(results["val/mIoU"], abs=1e-6)
+
+
+def test_a_checkpoint_of_format_1_is_resumed_evaluated_and_loaded_under_the_new_names(run, tmp_path):
+    folder, _ = run
+    content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    record = content["seglab"]
+    config = dict(record["config"])
+    head = dict(config.pop("heads")["aux"])
+    config["auxiliary"] = {**head, "_target_": "seglab.decoders.AuxiliaryFCN"}
+    config["loss"] = {**config["loss"], "aux": {**config["loss"]["aux"], "branch": "auxiliary"}}
+    content["seglab"] = {**record, "format": 1, "config": config}
+    renamed = {k.replace("heads.aux.", "auxiliary."): v for k, v in content["state_dict"].items()}
+    old = {**content, "state_dict": renamed}
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    torch.save(old, tmp_path / "run/checkpoints/last.ckpt")
+    tensors, described = checkpoint.open_file(tmp_path / "run/checkpoints/last.ckpt")
+    assert tensors.keys() == checkpoint.open_file(folder / "checkpoints/last.ckpt")[0].keys()
+    assert described.config["heads"] == {"aux": head}
+    assert torch.equal(
+        seglab.load(tmp_path / "run")(IMAGE).logits, seglab.load(folder / "checkpoints/last.ckpt")(IMAGE).logits
+    )
+    longer = ["heads=fcn", "trainer.max_steps=3", "trainer.val_check_interval=2", "resume=auto"]
+    assert fit(tiny(tmp_path / "run", *longer), tmp_path / "run")["test/mIoU"] is not None
+    assert checkpoint.describe(tmp_path / "run/checkpoints/last.ckpt").step == 3
