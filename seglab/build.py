@@ -133,7 +133,10 @@ def build_model(cfg: Config, num_classes: int, criterion: Criterion | None = Non
     channels, strides = ({name: pair[i] for name, pair in features.items()} for i in (0, 1))
     heads = {}
     for name, node in (cfg.get("heads") or {}).items():
-        if node is not None and (outputs := criterion.wanted_of(name, num_classes)):
+        if node is None:
+            continue
+        check_node(node, f"heads.{name}")  # also where no term reads it
+        if outputs := criterion.wanted_of(name, num_classes):
             heads[name] = instantiate(node, f"heads.{name}", channels=channels, strides=strides, outputs=outputs)
     model = Segmenter(backbone, decoder, classifier, heads)
     criterion.check(model.branches)

@@ -27,6 +27,10 @@ from seglab.errors import UserError
 from seglab.run import FOLDER_KEYS
 
 
+RENAMED = {"auxiliary": "heads (heads=fcn; its options are below heads.aux)"}
+"""Keys of earlier versions, and what is to be typed instead."""
+
+
 def conf_dir() -> Path:
     """The configuration folder: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
@@ -174,6 +178,8 @@ def nearest(error: Exception, config_name: str) -> str:
         if not isinstance(node, DictConfig):
             return ""
         if part not in node:
+            if depth == 0 and part in RENAMED:
+                return f"\nIt is now {RENAMED[part]}"
             found = did_you_mean(part, [str(k) for k in node])
             prefix = ".".join(path[:depth])
             return found and (f"{found} (in {prefix})" if prefix else found)

@@ -35,11 +35,13 @@ def refusal(tmp_path, *overrides: str) -> str:
         ("+callbacks.pictures.cuont=3", "cuont", "did you mean callbacks.pictures.count?"),
         ("+callbacks.mine=3", "callbacks.mine", "expected the node of an object"),
         ("+loss.mine.weight=3", "loss.mine", "expected the node of an object"),
+        ("+heads.mine.width=3", "heads.mine", "expected the node of an object"),
+        ("heads=fcn and +heads.aux.widht=3 and loss.aux.weight=0", "widht", "did you mean heads.aux.width?"),
         ("+logger.mine={save_dir: a}", "logger.mine", "expected the node of an object"),
     ],
 )
 def test_a_key_that_nothing_reads_is_refused_with_the_nearest_one(override, named, nearest, tmp_path):
-    said = refusal(tmp_path, override)
+    said = refusal(tmp_path, *override.split(" and "))
     assert named in said
     assert nearest in said
 
