@@ -317,7 +317,7 @@ def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, t
 )
 def test_conf_holds_the_published_protocol(name, crop, scale, batch, test):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(f"data/{name}")
+        config = compose("train", [f"data={name}"])
     assert (config.augment.crop, config.augment.scale, config.data.batch_size) == (crop, scale, batch)
     assert (config.evaluation.mode, config.evaluation.scale) == test
     assert config.trainer.max_steps > 0
