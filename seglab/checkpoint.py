@@ -2,7 +2,7 @@
 
 A checkpoint is Lightning's, with one more key, plain data only::
 
-    seglab: {format: 1, version, config: resolved configuration, spec: {name, classes, palette},
+    seglab: {format: 2, version, config: resolved configuration, spec: {name, classes, palette},
              checksum: {network, training}}
 
 An exported network is a folder with ``model.safetensors`` and the same record in ``config.json``. With weight
@@ -35,8 +35,25 @@ from seglab.errors import CheckpointError, ConfigError
 log = logging.getLogger(__name__)
 
 KEY = "seglab"
-FORMAT = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+FORMAT = 2
+
+
+def name_long_and_short_side(record: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 of 1, in which ``long_short`` was called ``scale``: of our augmentation and of the test protocol."""
+    config = record.get("config")
+    if not isinstance(config, Mapping):
+        return {**record, "format": 2}
+    nodes = {name: dict(config[name]) for name in ("augment", "evaluation") if isinstance(config.get(name), Mapping)}
+    for name, ours in (("augment", "seglab.data.augment.Augment"), ("evaluation", "seglab.inference.Protocol")):
+        node = nodes.get(name, {})
+        if "scale" in node and node.get("_target_") == ours:
+            node["long_short"] = node.pop("scale")
+            if node.get("multiscale_base") == "scale":
+                node["multiscale_base"] = "long_short"
+    return {**record, "format": 2, "config": {**config, **nodes}}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: name_long_and_short_side}
 """Format n -> the function that makes a record of format n + 1 of one of format n."""
 
 NODES = ("backbone", "decoder", "classifier", "loss", "task", "data", "augment", "evaluation", "trainer")
@@ -151,7 +168,7 @@ def migrate(stored: Any, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or a newer seglab wrote it.
     """
-    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
+    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int) or stored["format"] < 1:
         raise CheckpointError(
             f"{path} does not describe its network (no '{KEY}' record) — expected a checkpoint of seglab.train or a "
             "folder of seglab.export; the weights alone can start a run with init_from="

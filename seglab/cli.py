@@ -157,9 +157,16 @@ def readable(error: BaseException) -> str:
     return found.group(1).strip() if found else text
 
 
+RENAMED = {"augment.scale": "augment.long_short", "evaluation.scale": "evaluation.long_short"}
+"""Keys of earlier versions, and what they are called now."""
+
+
 def nearest(error: Exception, config_name: str) -> str:
     """A "did you mean" line for a misspelt key or option, or nothing."""
     text = str(error)
+    for old, new in RENAMED.items():
+        if re.search(rf"(?<![\w.]){re.escape(old)}\b", text):
+            return f"\n{old} is now {new}"
     option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']*':\s*(.*)", text, re.DOTALL)
     if option:
         wrong, known = option.group(1).rsplit("/", 1)[-1], option.group(2).split()

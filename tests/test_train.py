@@ -15,7 +15,7 @@ from tests.commands import run, run_apart
 from tests.conftest import tiny
 
 TINY = [
-    "data.dataset.size=[48,64]", "augment.scale=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
+    "data.dataset.size=[48,64]", "augment.long_short=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
     "data.dataset.lengths={train: 24, val: 3, test: 5}",
     "backbone.name=test_resnet.r160_in1k", "decoder.width=16",
     "trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.accelerator=cpu",

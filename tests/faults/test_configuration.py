@@ -31,6 +31,8 @@ def refusal(tmp_path, *overrides: str) -> str:
         ("+data.classes=3", "classes", "expected one of dataset, root"),
         ("+data.dataset.sise=[4,4]", "sise", "did you mean data.dataset.size?"),
         ("+trainer.max_stepps=3", "max_stepps", "did you mean trainer.max_steps?"),
+        ("+augment.scale=[64,48]", "no parameter 'scale'", "long_short"),
+        ("+evaluation.scale=[64,48]", "no parameter 'scale'", "long_short"),
         ("+evaluation.flipp=true", "flipp", "did you mean evaluation.flip?"),
         ("+callbacks.pictures.cuont=3", "cuont", "did you mean callbacks.pictures.count?"),
         ("+callbacks.mine=3", "callbacks.mine", "expected the node of an object"),
