@@ -157,7 +157,11 @@ def readable(error: BaseException) -> str:
     return found.group(1).strip() if found else text
 
 
-RENAMED = {"augment.scale": "augment.long_short", "evaluation.scale": "evaluation.long_short"}
+RENAMED = {
+    "augment.scale": "augment.long_short",
+    "evaluation.scale": "evaluation.long_short",
+    "loss.response": "loss.distill",
+}
 """Keys of earlier versions, and what they are called now."""
 
 

@@ -42,6 +42,8 @@ def test_help_answers_within_seconds(tmp_path):
         ("trainr.max_steps=3", "Did you mean trainer"),
         ("clasifier=ssa", "Did you mean classifier"),
         ("augment.scale=[2048,512]", "augment.scale is now augment.long_short"),
+        ("loss.response.weight=0", "loss.response is now loss.distill"),
+        ("~loss.response", "loss.response is now loss.distill"),
         ("evaluation.scale=[2048,512]", "evaluation.scale is now evaluation.long_short"),
     ],
 )

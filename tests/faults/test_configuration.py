@@ -36,6 +36,7 @@ def refusal(tmp_path, *overrides: str) -> str:
         ("+evaluation.flipp=true", "flipp", "did you mean evaluation.flip?"),
         ("+callbacks.pictures.cuont=3", "cuont", "did you mean callbacks.pictures.count?"),
         ("+callbacks.mine=3", "callbacks.mine", "expected the node of an object"),
+        ("+loss.response.weight=0", "loss.response", "expected the node of an object"),
         ("+loss.mine.weight=3", "loss.mine", "expected the node of an object"),
         ("+logger.mine={save_dir: a}", "logger.mine", "expected the node of an object"),
     ],
