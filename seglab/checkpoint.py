@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 KEY = "seglab"
 FORMAT = 2
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.named_heads}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.second}
 """Format n -> the function that makes a record of format n + 1 of one of format n."""
 
 NODES = ("backbone", "decoder", "classifier", "loss", "task", "data", "augment", "evaluation", "trainer")
@@ -158,7 +158,7 @@ def migrate(stored: Any, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is none, or a newer seglab wrote it.
     """
-    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
+    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int) or stored["format"] < 1:
         raise CheckpointError(
             f"{path} does not describe its network (no '{KEY}' record) — expected a checkpoint of seglab.train or a "
             "folder of seglab.export; the weights alone can start a run with init_from="

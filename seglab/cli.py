@@ -27,10 +27,6 @@ from seglab.errors import UserError
 from seglab.run import FOLDER_KEYS
 
 
-RENAMED = {"auxiliary": "heads (heads=fcn; its options are below heads.aux)"}
-"""Keys of earlier versions, and what is to be typed instead."""
-
-
 def conf_dir() -> Path:
     """The configuration folder: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
@@ -161,9 +157,21 @@ def readable(error: BaseException) -> str:
     return found.group(1).strip() if found else text
 
 
+RENAMED = {
+    "augment.scale": "augment.long_short",
+    "evaluation.scale": "evaluation.long_short",
+    "loss.response": "loss.distill",
+    "auxiliary": "heads (heads=fcn; its options are below heads.aux)",
+}
+"""Keys of earlier versions, and what they are called now."""
+
+
 def nearest(error: Exception, config_name: str) -> str:
     """A "did you mean" line for a misspelt key or option, or nothing."""
     text = str(error)
+    for old, new in RENAMED.items():
+        if re.search(rf"(?<![\w.]){re.escape(old)}\b", text):
+            return f"\n{old} is now {new}"
     option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']*':\s*(.*)", text, re.DOTALL)
     if option:
         wrong, known = option.group(1).rsplit("/", 1)[-1], option.group(2).split()
@@ -178,8 +186,6 @@ def nearest(error: Exception, config_name: str) -> str:
         if not isinstance(node, DictConfig):
             return ""
         if part not in node:
-            if depth == 0 and part in RENAMED:
-                return f"\nIt is now {RENAMED[part]}"
             found = did_you_mean(part, [str(k) for k in node])
             prefix = ".".join(path[:depth])
             return found and (f"{found} (in {prefix})" if prefix else found)

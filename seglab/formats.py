@@ -9,15 +9,22 @@ OLD, NEW = "auxiliary", "aux"
 """Format 1 had one auxiliary head, a node of its own; format 2 has heads by name, and this one is ``aux``."""
 
 
-def named_heads(stored: dict[str, Any]) -> dict[str, Any]:
-    """A record of format 1 as one of format 2."""
-    config = dict(stored["config"])
+def second(stored: dict[str, Any]) -> dict[str, Any]:
+    """A record of format 1 as one of format 2: heads by name, and ``long_short``, which was called ``scale``."""
+    if not isinstance(stored.get("config"), Mapping):
+        return {**stored, "format": 2}
+    config = {**stored["config"], "heads": {}}
+    for name, ours in (("augment", "seglab.data.augment.Augment"), ("evaluation", "seglab.inference.Protocol")):
+        node = config.get(name)
+        if isinstance(node, Mapping) and node.get("_target_") == ours:
+            config[name] = {"long_short" if key == "scale" else key: value for key, value in node.items()}
+            if node.get("multiscale_base") == "scale":
+                config[name]["multiscale_base"] = "long_short"
     head = config.pop(OLD, None)
-    config["heads"] = {}
     changed = {**stored, "format": 2, "config": config}
-    if head:
+    if isinstance(head, Mapping):
         config["heads"] = {NEW: {**head, "_target_": "seglab.heads.FCNHead"}}
-        config["loss"] = {name: _term(node) for name, node in config.get("loss", {}).items()}
+        config["loss"] = {name: _term(node) for name, node in dict(config.get("loss") or {}).items()}
         changed.pop("checksum", None)  # it was over the head's tensors as well
     return changed
 

@@ -2,7 +2,7 @@
 
 The rules are those the published numbers were made with (MMSegmentation):
 
-* keep ratio: the target (W, H) times the ratio, cut to integers, bounds the long and the short side; the largest factor
+* keep ratio: the long and the short side times the ratio, cut to integers, bound those of the view; the largest factor
   that fits both, each side rounded half up;
 * divisor: ``resize`` stretches the resized image up to the next multiple (SegFormer's AlignedResize); ``pad`` adds the
   mean colour (0 after normalisation) at the right and the bottom, and its logits are cut off before the last resize;
@@ -51,13 +51,13 @@ LARGEST_RATIO = 100
 
 @dataclass(frozen=True)
 class Protocol:
-    """How pictures are tested.
+    """How images are tested.
 
     Attributes:
-        scale: (long, short) side that a picture is brought to, ratio kept; None: its own size.
-        ratios: one view per factor of the scale.
-        multiscale_base: what several ratios multiply: the ``scale``, or the picture's own size (``image``). A single
-            ratio of 1 is always the scale.
+        long_short: (long, short) side that an image is brought to, ratio kept; None: its own size.
+        ratios: one view per factor of these sides.
+        multiscale_base: what several ratios multiply: ``long_short``, or the image's own size (``image``). A single
+            ratio of 1 is always of ``long_short``.
         flip: a mirrored view beside each.
         mode: the ``whole`` view at once, or a window to ``slide`` over it.
         window: (height, width) of the window; one number for a square.
@@ -67,12 +67,12 @@ class Protocol:
         divisor_mode: by ``resize`` or by ``pad``.
         through_view: bring the logits to the view's size before the original one, as MMSegmentation does (two bilinear
             steps); otherwise one step. Windows and padding always take two.
-        accumulate: where windows and views are added up: the network's ``device``, or ``cpu`` for huge pictures.
+        accumulate: where windows and views are added up: the network's ``device``, or ``cpu`` for huge images.
     """
 
-    scale: Sides | None = None
+    long_short: Sides | None = None
     ratios: tuple[float, ...] = (1.0,)
-    multiscale_base: Literal["scale", "image"] = "scale"
+    multiscale_base: Literal["long_short", "image"] = "long_short"
     flip: bool = False
     mode: Literal["whole", "slide"] = "whole"
     window: Sides | None = None
@@ -85,7 +85,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         """Accept what YAML has (lists, one number for a square); refuse what cannot be meant."""
-        for name in ("scale", "window", "stride"):
+        for name in ("long_short", "window", "stride"):
             object.__setattr__(self, name, pair(getattr(self, name), name))
         given: object = self.ratios
         if not isinstance(given, list | tuple) or not given or not all(map(is_ratio, given)):
@@ -93,7 +93,7 @@ class Protocol:
                 f"evaluation.ratios={given} — expected a list of numbers above 0, at most {LARGEST_RATIO}, e.g. [1.0]"
             )
         object.__setattr__(self, "ratios", tuple(map(float, given)))
-        one_of("evaluation.multiscale_base", self.multiscale_base, ("scale", "image"))
+        one_of("evaluation.multiscale_base", self.multiscale_base, ("long_short", "image"))
         one_of("evaluation.mode", self.mode, ("whole", "slide"))
         one_of("evaluation.divisor_mode", self.divisor_mode, ("resize", "pad"))
         one_of("evaluation.accumulate", self.accumulate, ("device", "cpu"))
@@ -134,7 +134,7 @@ class Protocol:
 
     @property
     def single_pass(self) -> bool:
-        """Whether the network sees each picture exactly once, and whole."""
+        """Whether the network sees each image exactly once, and whole."""
         return self.mode == "whole" and len(self.ratios) == 1 and not self.flip
 
     def sizes(self, size: Size) -> list[tuple[Size, Size]]:
@@ -151,8 +151,9 @@ class Protocol:
             if max(final[0], COARSEST_STRIDE) * max(final[1], COARSEST_STRIDE) > limit:
                 raise DataError(
                     f"an image of {size[0]}x{size[1]} pixels becomes a view of {final[0]}x{final[1]} — expected at "
-                    f"most {limit} pixels (a side counts as {COARSEST_STRIDE} or more); choose a smaller "
-                    "evaluation.scale=[long,short] (evaluation.ratios and evaluation.divisor enlarge a view as well)"
+                    f"most {limit} pixels (a side counts as {COARSEST_STRIDE} or more); choose a "
+                    "smaller evaluation.long_short=[long,short] (evaluation.ratios and evaluation.divisor enlarge a "
+                    "view as well)"
                 )
             made.append((kept, final))
         return made
@@ -167,13 +168,12 @@ class Protocol:
         return max([*views, size[0] * size[1] if several else 0])
 
     def keep_ratio(self, size: Size, ratio: float) -> Size:
-        """(height, width) of the view of a picture of that size."""
+        """(height, width) of the view of an image of that size."""
         height, width = size
         if self.multiscale_base == "image" and self.ratios != (1.0,):
-            target = (int(width * ratio + 0.5), int(height * ratio + 0.5))
+            target = [int(side * ratio + 0.5) for side in size]
         else:
-            base = self.scale or (width, height)
-            target = (int(base[0] * ratio), int(base[1] * ratio))
+            target = [int(side * ratio) for side in self.long_short or size]
         factor = min(max(target) / max(size), min(target) / min(size))
         # A sliver (1 x 1000) must keep one pixel.
         return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
@@ -212,7 +212,7 @@ def infer(
         network: logits of an image, in evaluation mode.
         image: normalised, at its own size.
         protocol: the views.
-        size: (height, width) of the label or of the picture as stored.
+        size: (height, width) of the label or of the image as stored.
         label: [B, H, W]; handed to the network as a second argument, resized, flipped and cut as the view is.
     """
     mirrors = (False, True) if protocol.flip else (False,)

@@ -89,7 +89,7 @@ class Network:
         several += ["evaluation.ratios=[1.0]"] if len(asked.ratios) > 1 else []
         if not several and asked.mode == "whole":
             several = ["evaluation.mode=slide evaluation.window=[512,512] evaluation.stride=[341,341]"]
-        return f"set {' or '.join([*several, 'a smaller evaluation.scale=[long,short]'])}"
+        return f"set {' or '.join([*several, 'a smaller evaluation.long_short=[long,short]'])}"
 
     def works(self) -> bool:
         """Whether the device still computes: some errors on a GPU leave it useless for the rest of the process."""

@@ -15,7 +15,7 @@ torch.set_num_threads(1)  # the tests run side by side
 
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 5}", "data.batch_size=4", "data.num_workers=0",
-    "augment.scale=null", "augment.crop=[48,64]",
+    "augment.long_short=null", "augment.crop=[48,64]",
     "trainer.max_steps=2", "trainer.val_check_interval=1", "trainer.accelerator=cpu",
 ]  # fmt: skip
 """The embedded scenes, very small."""

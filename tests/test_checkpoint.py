@@ -19,6 +19,7 @@ from seglab.checkpoint import AtomicCheckpointIO
 from seglab.checksum import checksum
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError
+from seglab.inference import Protocol
 
 SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 0, 9), (8, 8, 8), (0, 7, 0)))
 CONFIG = {
@@ -160,12 +161,15 @@ def broken(path, how, model):
     elif how == "newer":
         record = {**content(model)["seglab"], "format": 99, "version": "9.9"}
         torch.save({**content(model), "seglab": record}, path)
+    elif how == "format 0":
+        torch.save({**content(model), "seglab": {**content(model)["seglab"], "format": 0}}, path)
 
 
 @pytest.mark.parametrize(
     ("how", "said"),
     [
         ("missing", "no checkpoint at"),
+        ("format 0", "does not describe its network"),
         ("empty", "is empty"),
         ("truncated", "truncated or not a checkpoint"),
         ("html", "truncated or not a checkpoint"),
@@ -219,6 +223,20 @@ def test_an_older_format_is_migrated(model, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", now + 1)
     monkeypatch.setitem(checkpoint.MIGRATIONS, now, lambda r: {**r, "format": now + 1, "spec": r["names"]})
     assert checkpoint.describe(tmp_path / "old.ckpt").spec == SPEC
+
+
+def test_format_1_called_the_long_and_the_short_side_scale(model, tmp_path):
+    ours = {"_target_": "seglab.data.augment.Augment", "scale": [2048, 512], "flip": 0.5}
+    protocol = {"_target_": "seglab.inference.Protocol", "scale": [64, 48], "multiscale_base": "scale"}
+    made = content(model, config={**CONFIG, "augment": ours, "evaluation": protocol})
+    made["seglab"]["format"] = 1
+    torch.save(made, tmp_path / "old.ckpt")
+    config = checkpoint.describe(tmp_path / "old.ckpt").config
+    assert config["augment"] == {"_target_": ours["_target_"], "long_short": [2048, 512], "flip": 0.5}
+    assert Protocol.of(config["evaluation"]) == Protocol(long_short=(64, 48))
+    made["seglab"]["config"]["augment"] = another = {"_target_": "mine.Augment", "scale": 2}
+    torch.save(made, tmp_path / "old.ckpt")
+    assert checkpoint.describe(tmp_path / "old.ckpt").config["augment"] == another
 
 
 # Damage

@@ -19,7 +19,9 @@ from tests.conftest import SMALL_NET, TINY
 
 ROOT = cli.conf_dir()
 OPTIONS = sorted(
-    (path.parent.relative_to(ROOT).as_posix(), path.stem) for path in ROOT.rglob("*.yaml") if path.parent != ROOT
+    (path.parent.relative_to(ROOT).as_posix(), path.stem)
+    for path in ROOT.rglob("*.yaml")
+    if path.parent not in (ROOT, ROOT / "base")  # roots, and what several files share: nothing to choose
 )
 RUN = {
     "heads", "augment", "callbacks", "classifier", "debug", "decoder", "evaluation", "experiment", "logger", "metrics",

@@ -117,18 +117,18 @@ def test_batches_of_pictures_do_not_change_the_number(saved, score):
 
 
 def test_the_protocol_is_the_checkpoints_until_something_is_laid_over_it(saved, score, tmp_path):
-    ckpt = saved("evaluation.scale=[64,48]", "evaluation.flip=true")
+    ckpt = saved("evaluation.long_short=[64,48]", "evaluation.flip=true")
 
     def protocol(*overrides):
         score(ckpt, *overrides)
         return json.loads((tmp_path / "evaluated/metrics.json").read_text())["protocol"]
 
     stored = protocol()
-    assert (stored["scale"], stored["flip"]) == ([64, 48], True)
+    assert (stored["long_short"], stored["flip"]) == ([64, 48], True)
     changed = protocol("evaluation.flip=false", "evaluation.mode=slide", "evaluation.window=24", "evaluation.stride=16")
-    assert (changed["scale"], changed["flip"], changed["window"]) == ([64, 48], False, [24, 24])
+    assert (changed["long_short"], changed["flip"], changed["window"]) == ([64, 48], False, [24, 24])
     plain = protocol("protocol=plain")
-    assert (plain["scale"], plain["flip"]) == (None, False)
+    assert (plain["long_short"], plain["flip"]) == (None, False)
 
 
 def test_a_split_is_chosen_by_its_role_or_by_its_own_name(saved, score, tmp_path):

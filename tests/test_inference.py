@@ -55,14 +55,16 @@ def unseen(image: torch.Tensor) -> torch.Tensor:
     [
         ((30, 40), {"divisor": 100_000}),
         ((30, 40), {"divisor": 100_000, "divisor_mode": "pad"}),
-        ((30, 40), {"scale": (10**6, 10**6)}),
+        ((30, 40), {"long_short": (10**6, 10**6)}),
         ((300, 400), {"ratios": [0.5, 100.0], "multiscale_base": "image"}),
         ((1, LARGEST_VIEW // 16), {}),  # padded to the network's stride, that is twice the limit
     ],
 )
 def test_options_that_make_a_huge_view_are_refused_before_anything_is_made(size, options):
     image = torch.zeros(1, 3, 1, 1).expand(1, 3, *size)
-    with pytest.raises(DataError, match=rf"an image of {size[0]}x{size[1]} pixels becomes a view of \d+x\d+ — .*scale"):
+    with pytest.raises(
+        DataError, match=rf"an image of {size[0]}x{size[1]} pixels becomes a view of \d+x\d+ — .*evaluation\.long_short"
+    ):
         infer(unseen, image, Protocol(**options), size)
 
 
@@ -81,13 +83,13 @@ def test_more_windows_than_anyone_waits_for_are_refused():
     ("options", "pixels"),
     [
         ({}, 0),
-        ({"scale": (80, 80)}, 0),
+        ({"long_short": (80, 80)}, 0),
         ({"divisor": 32}, 0),
         (SLIDE, 30 * 40),
-        ({**SLIDE, "scale": (80, 60)}, 60 * 80),
+        ({**SLIDE, "long_short": (80, 60)}, 60 * 80),
         ({"divisor": 32, "divisor_mode": "pad"}, 32 * 64),
         ({"divisor": 10, "divisor_mode": "pad"}, 0),
-        ({"scale": (80, 60), "through_view": True}, 60 * 80),
+        ({"long_short": (80, 60), "through_view": True}, 60 * 80),
         ({"flip": True}, 30 * 40),
         ({"ratios": [0.5, 1.0]}, 30 * 40),
     ],
@@ -141,7 +143,7 @@ def test_one_whole_view_is_the_networks_own_answer_at_its_own_resolution():
 
 def test_through_view_resizes_twice_as_mmsegmentation_does():
     image, size = picture(30, 44), (61, 90)
-    result = infer(network, image, Protocol(scale=(88, 60), through_view=True), size)
+    result = infer(network, image, Protocol(long_short=(88, 60), through_view=True), size)
     assert result.shape[-2:] == (60, 88)
 
 
@@ -193,26 +195,27 @@ def test_padding_is_zero_at_the_right_and_the_bottom_and_is_cut_off_again():
     torch.testing.assert_close(flipped, pixelwise(image).log_softmax(1))
 
 
-def test_the_base_of_several_scales_is_the_published_size_or_the_picture():
+def test_the_base_of_several_scales_is_the_published_size_or_the_image():
     sizes = {
         base: [
-            kept for kept, _ in Protocol(scale=(2048, 512), ratios=[0.5, 1.0], multiscale_base=base).sizes((480, 640))
+            kept
+            for kept, _ in Protocol(long_short=(2048, 512), ratios=[0.5, 1.0], multiscale_base=base).sizes((480, 640))
         ]
-        for base in ("scale", "image")
+        for base in ("long_short", "image")
     }
-    assert sizes["scale"] == [(256, 341), (512, 683)]
+    assert sizes["long_short"] == [(256, 341), (512, 683)]
     assert sizes["image"] == [(240, 320), (480, 640)]
-    single = Protocol(scale=(2048, 512), multiscale_base="image")
+    single = Protocol(long_short=(2048, 512), multiscale_base="image")
     assert single.sizes((480, 640)) == [((512, 683), (512, 683))]
 
 
-def test_no_scale_keeps_the_size_and_a_sliver_keeps_a_pixel():
+def test_no_long_and_short_side_keeps_the_size_and_a_sliver_keeps_a_pixel():
     assert Protocol().sizes((37, 51)) == [((37, 51), (37, 51))]
-    assert Protocol(scale=(64, 64)).sizes((1, 4000)) == [((1, 64), (1, 64))]
+    assert Protocol(long_short=(64, 64)).sizes((1, 4000)) == [((1, 64), (1, 64))]
 
 
 def test_only_one_whole_unflipped_view_is_a_single_pass():
-    assert Protocol(scale=(512, 256), divisor=32).single_pass
+    assert Protocol(long_short=(512, 256), divisor=32).single_pass
     assert not Protocol(flip=True).single_pass
     assert not Protocol(ratios=[1, 2]).single_pass
     assert not Protocol(**SLIDE).single_pass
@@ -226,7 +229,7 @@ def test_only_one_whole_unflipped_view_is_a_single_pass():
         SLIDE,
         {**SLIDE, "flip": True},
         {"divisor": 32, "divisor_mode": "pad", "flip": True},
-        {"divisor": 32, "divisor_mode": "resize", "scale": (50, 40)},
+        {"divisor": 32, "divisor_mode": "resize", "long_short": (50, 40)},
     ],
 )
 def test_a_label_follows_its_image_through_every_view(options):
@@ -261,7 +264,7 @@ def test_sums_may_be_kept_on_the_cpu():
         ({"mode": "tiles"}, "expected one of whole, slide"),
         ({"ratios": []}, "ratios"),
         ({"ratios": [0.0]}, "above 0"),
-        ({"scale": [512]}, "two whole numbers"),
+        ({"long_short": [512]}, "two whole numbers"),
         ({"divisor": 0}, "divisor"),
         ({"divisor": "wide"}, "evaluation.divisor=wide — expected a whole number"),
         ({"window_batch": True}, "evaluation.window_batch"),
@@ -270,7 +273,7 @@ def test_sums_may_be_kept_on_the_cpu():
         ({"ratios": 0.5}, "evaluation.ratios=0.5 — expected a list"),
         ({"ratios": ["x"]}, "evaluation.ratios"),
         ({"ratios": [1e308]}, "at most 100"),
-        ({"scale": True}, "two whole numbers"),
+        ({"long_short": True}, "two whole numbers"),
         ({"divisor_mode": "crop"}, "expected one of resize, pad"),
     ],
 )

@@ -15,7 +15,7 @@ from tests.commands import run, run_apart
 from tests.conftest import tiny
 
 TINY = [
-    "data.dataset.size=[48,64]", "augment.scale=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
+    "data.dataset.size=[48,64]", "augment.long_short=null", "augment.crop=[48,64]", "data.batch_size=4", "data.num_workers=0",
     "data.dataset.lengths={train: 24, val: 3, test: 5}",
     "backbone.name=test_resnet.r160_in1k", "decoder.width=16",
     "trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.accelerator=cpu",
@@ -55,7 +55,7 @@ def test_every_term_is_logged_unweighted_under_its_name(ssa_run):
     import csv
 
     rows = list(csv.DictReader((ssa_run[1] / "metrics.csv").open()))
-    for term in ["main", "coarse", "gt", "dice", "dice_gt", "response", "semantic", "spatial", "aux"]:
+    for term in ["main", "coarse", "gt", "dice", "dice_gt", "distill", "semantic", "spatial", "aux"]:
         assert f"train/{term}" in rows[0], rows[0].keys()
         assert f"val/{term}" in rows[0]
     assert "val/loss" in rows[0]
@@ -80,7 +80,7 @@ def test_the_checkpoint_is_evaluated_to_the_same_number_and_predicts_alone(ssa_r
 def test_a_term_that_is_off_is_not_computed(off, tmp_path):
     fit(tiny(tmp_path / "run", "classifier=ssa", off, "trainer.max_steps=1", "test=null"), tmp_path / "run")
     header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0].split(",")
-    assert "train/response" in header
+    assert "train/distill" in header
     assert "train/semantic" not in header
 
 

@@ -34,9 +34,9 @@ AUGMENT = 0xA06
 """Separates the random numbers of the augmentation from those of the order."""
 
 
-def keep_ratio_size(size: Size, scale: Sequence[int]) -> Size:
-    """(height, width) >= 1 of an image of ``size`` made to fit the long and short side of ``scale``, shape kept."""
-    factor = min(max(scale) / max(size), min(scale) / min(size))
+def keep_ratio_size(size: Size, long_short: Sequence[int]) -> Size:
+    """(height, width) >= 1 of an image of ``size`` made to fit a long and a short side, shape kept."""
+    factor = min(max(long_short) / max(size), min(long_short) / min(size))
     return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
 
 
@@ -57,24 +57,24 @@ def choose_window(
 
 
 class RandomResize(A.DualTransform):
-    """Resize to ``scale`` times a random factor, shape kept: bilinear image, nearest label, no antialiasing.
+    """Resize to ``long_short`` times a random factor, shape kept: bilinear image, nearest label, no antialiasing.
 
     Args:
-        scale: (width, height) that the factor multiplies; None is the image's own size.
+        long_short: (long, short) side that the factor multiplies; None is the image's own size.
         ratio: range of the factor, uniform.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
 
-    def __init__(self, scale: Sequence[int] | None, ratio: Sequence[float] = (0.5, 2.0), p: float = 1.0) -> None:
+    def __init__(self, long_short: Sequence[int] | None, ratio: Sequence[float] = (0.5, 2.0), p: float = 1.0) -> None:
         super().__init__(p=p)
-        self.scale = scale
+        self.long_short = long_short
         self.ratio = ratio
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the new (height, width)."""
         height, width = params["shape"][:2]
-        base = self.scale or (width, height)
+        base = self.long_short or (height, width)
         factor = self.py_random.uniform(*self.ratio)
         # One pixel stays one: 0 would bound the other side to 0 as well.
         return {"size": keep_ratio_size((height, width), [max(1, int(side * factor)) for side in base])}
@@ -216,7 +216,7 @@ class Augment:
 
     Args:
         crop: (height, width) of what training sees; None keeps the resized image whole.
-        scale: (width, height) before the random factor; None is the image's own size.
+        long_short: (long, short) side before the random factor, shape kept; None is the image's own size.
         ratio: range of the random factor; null resizes nothing.
         cat_max_ratio: largest share of one class in a crop; 1 takes any crop.
         crop_retries: crops refused for that before one is taken unchecked.
@@ -231,7 +231,7 @@ class Augment:
     def __init__(
         self,
         crop: Sequence[int] | None = (512, 512),
-        scale: Sequence[int] | None = None,
+        long_short: Sequence[int] | None = None,
         ratio: Sequence[float] | None = (0.5, 2.0),
         cat_max_ratio: float = 0.75,
         crop_retries: int = 10,
@@ -243,7 +243,9 @@ class Augment:
     ) -> None:
         _require(crop is None or (len(crop) == 2 and min(crop) > 0), f"augment.crop={crop}", "[height, width] or null")
         _require(
-            scale is None or (len(scale) == 2 and min(scale) > 0), f"augment.scale={scale}", "[width, height] or null"
+            long_short is None or (len(long_short) == 2 and min(long_short) > 0),
+            f"augment.long_short={long_short}",
+            "[long, short] side or null",
         )
         _require(
             ratio is None or (_is_range(ratio) and ratio[0] > 0),
@@ -259,7 +261,7 @@ class Augment:
         self.crop = None if crop is None else (crop[0], crop[1])
         steps: list[Any] = []
         if ratio is not None:
-            steps.append(RandomResize(scale, ratio))
+            steps.append(RandomResize(long_short, ratio))
         if self.crop is not None:
             steps.append(DiverseCrop(self.crop, cat_max_ratio, crop_retries))
         if flip > 0:
@@ -282,7 +284,7 @@ class Augment:
         height, width = label.shape if self.crop is None else self.crop
         if label.shape[0] > height or label.shape[1] > width:
             raise ConfigError(
-                f"augment.extra makes pictures of {label.shape}, larger than augment.crop={self.crop}"
+                f"augment.extra makes images of {label.shape}, larger than augment.crop={self.crop}"
                 " — transforms there must keep the size — crop in the last of them"
             )
         # Padding is 0 after normalisation, that is the mean colour.

@@ -17,7 +17,7 @@ from tests.callbacks.onlooking import trained
 
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 2}", "data.batch_size=4", "data.num_workers=0",
-    "augment.scale=null", "augment.crop=[48,64]", "trainer.max_steps=2", "trainer.val_check_interval=1",
+    "augment.long_short=null", "augment.crop=[48,64]", "trainer.max_steps=2", "trainer.val_check_interval=1",
     "trainer.accelerator=cpu", "backbone.name=test_resnet.r160_in1k", "decoder.width=16", "callbacks.pictures=null",
 ]  # fmt: skip
 

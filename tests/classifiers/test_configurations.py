@@ -78,5 +78,5 @@ def test_a_batch_without_a_labelled_pixel_costs_nothing(name):
 def test_the_papers_ssa_has_the_weights_of_its_appendix_and_no_coarse_term():
     terms = load("ssa_paper")["loss"]
     assert not terms["coarse"].active
-    assert [terms[name].weight for name in ("response", "semantic", "spatial")] == [1, 1, 1]
-    assert (terms["response"].edge_size, terms["response"].smoothness, terms["response"].edges) == (4, 1, "map")
+    assert [terms[name].weight for name in ("distill", "semantic", "spatial")] == [1, 1, 1]
+    assert (terms["distill"].edge_size, terms["distill"].smoothness, terms["distill"].edges) == (4, 1, "map")

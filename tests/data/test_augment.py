@@ -29,7 +29,7 @@ def scene(height=40, width=60, classes=5):
 
 
 @pytest.mark.parametrize(
-    ("size", "scale", "expected"),
+    ("size", "long_short", "expected"),
     [
         ((512, 683), (2048, 512), (512, 683)),  # the short side decides
         ((100, 900), (2048, 512), (228, 2048)),  # the long side decides
@@ -41,8 +41,8 @@ def scene(height=40, width=60, classes=5):
         ((20000, 1), (10000, 1), (10000, 1)),
     ],
 )
-def test_keep_ratio_follows_the_published_arithmetic(size, scale, expected):
-    assert keep_ratio_size(size, scale) == expected
+def test_keep_ratio_follows_the_published_arithmetic(size, long_short, expected):
+    assert keep_ratio_size(size, long_short) == expected
 
 
 def test_resizing_draws_the_factor_and_truncates_the_target():
@@ -215,7 +215,7 @@ def test_extra_transforms_of_albumentations_join_in():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"crop": (0, 5)}, {"scale": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"std": (0, 1, 1)}]
+    "wrong", [{"crop": (0, 5)}, {"long_short": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"std": (0, 1, 1)}]
 )
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"augment.{'mean' if 'std' in wrong else next(iter(wrong))}="):
@@ -223,11 +223,11 @@ def test_values_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1)])
-@pytest.mark.parametrize("scale", [None, (2048, 512)])
-def test_an_image_one_pixel_wide_is_augmented_like_any_other(size, scale):
+@pytest.mark.parametrize("long_short", [None, (2048, 512)])
+def test_an_image_one_pixel_wide_is_augmented_like_any_other(size, long_short):
     image = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
     label = RNG.integers(0, 3, size, dtype=np.uint8)
-    augment = Augment(crop=(16, 24), scale=scale, photometric=PhotoMetricDistortion())
+    augment = Augment(crop=(16, 24), long_short=long_short, photometric=PhotoMetricDistortion())
     for epoch in range(8):
         out, target = augment(image, label, (0, epoch, 0))
         assert out.shape == (3, 16, 24)

@@ -304,7 +304,7 @@ def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, t
 
 
 @pytest.mark.parametrize(
-    ("name", "crop", "scale", "batch", "test"),
+    ("name", "crop", "long_short", "batch", "test"),
     [
         ("camvid", [360, 480], None, 8, ("whole", None)),
         ("ade20k", [512, 512], [2048, 512], 16, ("whole", [2048, 512])),
@@ -315,11 +315,11 @@ def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, t
         ("pascal_context60", [480, 480], [520, 520], 16, ("slide", [520, 520])),
     ],
 )
-def test_conf_holds_the_published_protocol(name, crop, scale, batch, test):
+def test_conf_holds_the_published_protocol(name, crop, long_short, batch, test):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(f"data/{name}")
-    assert (config.augment.crop, config.augment.scale, config.data.batch_size) == (crop, scale, batch)
-    assert (config.evaluation.mode, config.evaluation.scale) == test
+        config = compose("train", [f"data={name}"])
+    assert (config.augment.crop, config.augment.long_short, config.data.batch_size) == (crop, long_short, batch)
+    assert (config.evaluation.mode, config.evaluation.long_short) == test
     assert config.trainer.max_steps > 0
     if test[0] == "slide":
         assert (config.evaluation.window, config.evaluation.stride) == ([480, 480], [320, 320])

@@ -127,7 +127,10 @@ def test_every_network_reads_images_one_pixel_wide(compose, decoder, classifier)
     model = build.build_model(made, 2).eval()
     for size in SLIVERS:
         label = torch.from_numpy(checks(size)).long()[None]
-        whole, slide = Protocol(), Protocol(mode="slide", window=(8192, 8192), stride=(8192, 8192), scale=(512, 128))
+        whole, slide = (
+            Protocol(),
+            Protocol(mode="slide", window=(8192, 8192), stride=(8192, 8192), long_short=(512, 128)),
+        )
         for protocol in (whole, slide):
             scores = infer(lambda view: model(view).logits, torch.zeros(1, 3, *size), protocol, size)
             assert resize_argmax(scores, size).shape == label.shape

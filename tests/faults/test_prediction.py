@@ -89,7 +89,7 @@ def test_a_checkpoint_that_does_not_exist_is_said_so_although_nothing_is_left_to
         run("write=[index]", "ckpt=/nowhere/best.ckpt")
 
 
-@pytest.mark.parametrize("change", ["evaluation.flip=true", "evaluation.scale=[64,32]"])
+@pytest.mark.parametrize("change", ["evaluation.flip=true", "evaluation.long_short=[64,32]"])
 def test_predictions_of_another_protocol_are_refused(run, change):
     run("write=[index]")
     with pytest.raises(ConfigError, match=change.partition("=")[0]):
@@ -223,7 +223,7 @@ def test_one_image_that_fails_is_named_and_the_rest_is_predicted(run, seen, repo
 
 def test_an_image_that_the_protocol_makes_too_much_of_is_named_with_the_keys(run, report, source):
     with pytest.raises(
-        DataError, match=r"a\.png: .*30x41 pixels .*60000x60000.*evaluation\.scale.*evaluation\.divisor"
+        DataError, match=r"a\.png: .*30x41 pixels .*60000x60000.*evaluation\.long_short.*evaluation\.divisor"
     ):
         run(f"source={source / 'a.png'}", "write=[index]", "evaluation.divisor=60000")
     assert report()["status"] == "failed"
@@ -371,7 +371,7 @@ def test_a_disk_that_has_become_read_only_is_not_tried_image_by_image(run, seen,
         "max_pixels=-1", "max_pixels=0", "max_pixels=many", "max_pixels=1.5", "max_pixels=true", "device=3", "device=abacus",
         "'device=cpu:x'", "device=cuda:99", "overwrite=maybe", "trust=1", "output=2024", "source=1e3", "protocol=best",
         "evaluation.flip=maybe", "evaluation.ratios=0.5", "evaluation.ratios=[x]", "evaluation.ratios=[1e308]",
-        "evaluation.scale=true", "evaluation.scale=[2048,x]", "evaluation.divisor=wide", "evaluation.window_batch=0",
+        "evaluation.long_short=true", "evaluation.long_short=[2048,x]", "evaluation.divisor=wide", "evaluation.window_batch=0",
         "evaluation.mode=3",
     ],
 )  # fmt: skip

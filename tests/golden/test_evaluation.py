@@ -84,7 +84,7 @@ def test_sizes_of_the_keep_ratio_rule(golden):
     for row in golden.sidecar["rows"]:
         assert row.keys() == {"image_wh", "scale", "ratio", "resized_wh", "multiple_of_32_wh"}
         width, height = row["image_wh"]
-        protocol = Protocol(scale=row["scale"], ratios=[row["ratio"]], divisor=32)
+        protocol = Protocol(long_short=row["scale"], ratios=[row["ratio"]], divisor=32)
         ((kept, multiple),) = protocol.sizes((height, width))
         assert [*reversed(kept)] == row["resized_wh"], row
         assert [*reversed(multiple)] == row["multiple_of_32_wh"], row

@@ -48,14 +48,14 @@ LOSSES = {
     "gt": "gt",
     "dice_pred": "dice",
     "dice_gt": "dice_gt",
-    "response_distill": "response",
+    "response_distill": "distill",
     "semantic_distill": "semantic",
     "spatial_distill": "spatial",
 }
 OPTIONS = {
     "head_align_corners": [],  # the published losses align corners, whatever the decoder does
     "scale": ["classifier.tau", "loss.semantic.tau"],
-    "smoothness": ["loss.response.smoothness"],
+    "smoothness": ["loss.distill.smoothness"],
 }
 
 
@@ -77,7 +77,7 @@ def test_edges_of_a_network_are_those_of_the_published_code(golden):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.golden("ssa_distill_*")
 def test_distillation_alone_is_that_of_the_published_code(golden, dtype, check_distillation):
-    check_distillation(golden, dtype, "ssa", "response")
+    check_distillation(golden, dtype, "ssa", "distill")
 
 
 @pytest.mark.golden("ssa_edges*")

@@ -102,7 +102,7 @@ def test_published_rows_stand_beside_their_own(folder):
 
 
 def test_published_values_find_numbers_by_their_text(folder):
-    folder.rows({3: [0.5], 4: [0.6]}, "loss.response.edge_size")
+    folder.rows({3: [0.5], 4: [0.6]}, "loss.distill.edge_size")
     folder.plan(published={**PAPER, "values": {"3": 44.74, "4": None}})
     assert [row.published for row in make(collect(folder.path)).rows] == [44.74, None]
 
