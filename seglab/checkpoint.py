@@ -27,10 +27,12 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
-from seglab import __version__, atomic, trust
+from seglab import trust
 from seglab.checksum import checksum, rest
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError, ConfigError
+from seglab.runs import atomic
+from seglab.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hydra.core.singleton import Singleton
 
-from seglab.run import REASONS
+from seglab.runs.signals import REASONS
 
 
 @dataclass(frozen=True)

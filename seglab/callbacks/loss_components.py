@@ -34,11 +34,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from seglab import atomic, visualize
+from seglab import visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import OKABE_ITO, folder
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
+from seglab.runs import atomic
 from seglab.types import Batch
 
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from seglab import atomic
 from seglab.checks import one_of
 from seglab.data import io
 from seglab.data.labels import Seen, histogram, judge, reading
 from seglab.data.listing import Pair, first
 from seglab.errors import DataError, UserError
+from seglab.runs import atomic
 
 if TYPE_CHECKING:
     from seglab.data.source import FileSource

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import atomic
 from seglab.multirun.space import Space
 from seglab.multirun.study import best_value, exists, open_study
-from seglab.run import jsonable
+from seglab.runs import atomic
+from seglab.runs.atomic import jsonable
 from seglab.scores import is_fraction
 
 if TYPE_CHECKING:

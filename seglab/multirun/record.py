@@ -25,9 +25,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from seglab import atomic
 from seglab.errors import ConfigError, DataError
-from seglab.run import holder
+from seglab.runs import atomic
+from seglab.runs.lock import holder
 
 log = logging.getLogger(__name__)
 

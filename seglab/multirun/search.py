@@ -24,7 +24,8 @@ from seglab.errors import ConfigError, UserError
 from seglab.multirun import plan, record
 from seglab.multirun.space import Space, space
 from seglab.multirun.sweeper import SweepFailed, check_devices, sweep_dir, waiting, workers
-from seglab.run import Pruned, now
+from seglab.runs.provenance import now
+from seglab.runs.signals import Pruned
 
 if TYPE_CHECKING:
     from optuna import Study

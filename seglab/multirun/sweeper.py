@@ -21,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from seglab.errors import ConfigError, UserError
 from seglab.multirun import job as jobs_life
 from seglab.multirun import plan, record
-from seglab.run import REASONS, Stopped, now, set_aside
+from seglab.runs.folder import set_aside
+from seglab.runs.provenance import now
+from seglab.runs.signals import REASONS, Stopped
 
 log = logging.getLogger(__name__)
 

@@ -140,7 +140,7 @@ def two_way(table: Table, rows: str | None, columns: str | None) -> Grid | None:
 
 def write(table: Table, grid: Grid | None, output: Path) -> list[Path]:
     """The text files."""
-    from seglab import atomic
+    from seglab.runs import atomic
     from seglab.sweep import formats
 
     texts = {

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import atomic, trust
+from seglab import trust
 from seglab.errors import CheckpointError, ConfigError
 from seglab.multirun.record import is_number
+from seglab.runs import atomic
 
 if TYPE_CHECKING:
     from seglab.sweep.collect import Run, Sweep

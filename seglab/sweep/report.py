@@ -18,13 +18,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import __version__, atomic
 from seglab.multirun.record import clock, is_number
+from seglab.runs import atomic
 from seglab.sweep.collect import configured, written
 from seglab.sweep.markup import Cell, figure, note, number, render, section
 from seglab.sweep.plots import style
 from seglab.sweep.plots.factors import numeric
 from seglab.sweep.plots.runs import per_class
+from seglab.version import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from seglab import atomic
 from seglab.errors import ConfigError, DataError, UserError
 from seglab.multirun import job, record
-from seglab.run import whoami
+from seglab.runs import atomic
+from seglab.runs.provenance import whoami
 from seglab.sweep import __main__ as command
 from seglab.sweep import collect, cost, formats, make
 from tests.sweep import synthetic

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from seglab.errors import ConfigError, DataError
-from seglab.run import born, whoami
+from seglab.runs.lock import born
+from seglab.runs.provenance import whoami
 from seglab.sweep import collect
 
 

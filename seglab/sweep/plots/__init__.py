@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seglab import atomic
 from seglab.errors import ConfigError
+from seglab.runs import atomic
 from seglab.sweep.plots import style
 from seglab.sweep.plots.cost import costs, pareto
 from seglab.sweep.plots.factors import MOST_SERIES, heatmap, numeric, series, swept, variants
