@@ -49,7 +49,7 @@ def run(
                 patch.syspath_prepend(value)
         with redirect_stdout(out), redirect_stderr(err):
             try:
-                importlib.import_module(f"{module}.__main__" if module == "seglab.sweep" else module).main()
+                importlib.import_module(f"{module}.__main__" if module == "seglab.report" else module).main()
                 code = 0
             except SystemExit as left:
                 code = int(left.code or 0)

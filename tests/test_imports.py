@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "seglab"
-ENTRIES = ("train", "evaluate", "predict", "export", "benchmark")
+ENTRIES = ("train", "evaluate", "predict", "export", "benchmark", "report.__main__", "sweep")
 """Modules that are started, and that nothing below them imports."""
 PARTS = ("backbones", "classifiers", "decoders", "losses", "metrics", "ops", "optim")
-ABOVE = ("build", "callbacks", "cli", "loggers", "module", "multirun", "sweep")
+ABOVE = ("build", "callbacks", "cli", "loggers", "module", "multirun", "report")
 APART = {
     **dict.fromkeys(PARTS, (*ABOVE, "data", "runs")),
     "data": ABOVE,
     "runs": (*ABOVE, *PARTS, "data"),
-    "multirun": ("sweep",),
+    "multirun": ("report",),
 }
 """What a room knows nothing of, nor anything that it imports."""
 

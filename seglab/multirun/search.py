@@ -239,7 +239,7 @@ def sum_up(this: Search, study: Study, failures: Sequence[Failure]) -> None:
     """
     if left := len(unfinished(study)):
         log.info("%d trials are left: the same command goes on with them", left)
-    log.info("table, figures and report: python -m seglab.sweep %s --metric best/mIoU", this.folder)
+    log.info("table, figures and report: python -m seglab.report %s --metric best/mIoU", this.folder)
     if failures and (this.about["on_error"] == "stop" or not succeeded(study)):
         lines = "\n".join(f"  trial {each.trial}: {each.error}" for each in failures)
         user = all(each.exit_code == UserError.exit_code for each in failures)

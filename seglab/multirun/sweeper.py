@@ -174,7 +174,7 @@ def sum_up(folder: Path, names: list[str]) -> None:
     """
     states = {name: record.state(folder / name) for name in names}
     log.info("%d jobs: %s", len(names), jobs_life.standing(folder))
-    log.info("table, figures and report: python -m seglab.sweep %s", folder)
+    log.info("table, figures and report: python -m seglab.report %s", folder)
     failed = [name for name, state in states.items() if state == "failed"]
     left = [name for name, state in states.items() if state in ("new", "stopped")]
     if left:

@@ -20,7 +20,7 @@ from seglab.multirun.record import is_number
 from seglab.runs import atomic
 
 if TYPE_CHECKING:
-    from seglab.sweep.collect import Run, Sweep
+    from seglab.report.collect import Run, Sweep
 
 FILE = "cost.json"
 PARTS = ("backbone", "decoder", "classifier")

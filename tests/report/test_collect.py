@@ -6,9 +6,9 @@ import os
 import pytest
 
 from seglab.errors import ConfigError, DataError
+from seglab.report import collect
 from seglab.runs.lock import born
 from seglab.runs.provenance import whoami
-from seglab.sweep import collect
 
 
 def test_planned_factors_keep_their_order_and_numbers_are_sorted(folder):
