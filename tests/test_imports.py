@@ -14,6 +14,7 @@ ABOVE = ("build", "callbacks", "cli", "loggers", "module", "multirun", "report")
 APART = {
     **dict.fromkeys(PARTS, (*ABOVE, "data", "runs")),
     "data": ABOVE,
+    "data.source": ("data.check",),
     "runs": (*ABOVE, *PARTS, "data"),
     "multirun": ("report",),
 }
