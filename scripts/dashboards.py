@@ -1,7 +1,7 @@
 """The W&B dashboard as code: ``python scripts/dashboards.py --project seglab --entity NAME`` saves it as a workspace.
 
 ``--sweep FOLDER`` makes it that sweep's: only its runs, and a plot for each of its factors. ``--dry-run`` needs neither
-account nor network: it prints the specification as JSON. Without an account, ``python -m seglab.sweep FOLDER`` writes
+account nor network: it prints the specification as JSON. Without an account, ``python -m seglab.report FOLDER`` writes
 the same as one HTML file, and ``logger=tensorboard`` the curves and pictures.
 
 Needs ``pip install 'seglab[dashboards]'``.

@@ -20,11 +20,12 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from seglab import __version__, checkpoint, checks, trust
+from seglab import checkpoint, checks, trust
 from seglab.errors import CheckpointError, ConfigError, UserError
 from seglab.loop import FitLoop
 from seglab.losses.base import Criterion
 from seglab.segmenter import FEATURE, Segmenter
+from seglab.version import __version__
 
 if TYPE_CHECKING:
     import lightning as L

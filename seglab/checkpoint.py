@@ -28,11 +28,13 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
-from seglab import __version__, atomic, formats, trust
+from seglab import formats, trust
 from seglab.checksum import checksum
 from seglab.checksum import tensors as tensors_in
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError, ConfigError
+from seglab.runs import atomic
+from seglab.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seglab import atomic
 from seglab.errors import UserError
-from seglab.run import FOLDER_KEYS
+from seglab.runs import atomic
+from seglab.runs.folder import FOLDER_KEYS
 
 
 def conf_dir() -> Path:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from seglab.checkpoint import Description
     from seglab.data import DataModule
     from seglab.module import SegmentationModule
-    from seglab.run import RunFolder
+    from seglab.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,15 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     known.check(options, known.EVALUATE)
 
-    from seglab.run import RunFolder
+    from seglab import loggers
+    from seglab.runs.folder import RunFolder
 
     folder = Path(options["output"])
     if (folder / "checkpoints").is_dir():
         raise ConfigError(
             f"output={folder} holds a training run — expected a folder of its own; choose another output="
         )
-    with RunFolder(folder, "evaluate") as run:
+    with RunFolder(folder, "evaluate", at_end=loggers.close) as run:
         return test(options, run)
 
 
@@ -222,8 +223,9 @@ def report(
     """Table, JSON and confusion matrix; ``own`` is the data set's name of the split that was asked for."""
     from rich.console import Console
 
-    from seglab import atomic, visualize
-    from seglab.run import jsonable
+    from seglab import visualize
+    from seglab.runs import atomic
+    from seglab.runs.atomic import jsonable
 
     split = options["split"] + ("-oracle" if options["oracle"] else "")
     results, spec, part = module.results, module.spec, options["trainer"]["limit_test_batches"]

@@ -81,8 +81,8 @@ def predict_images(options: Mapping[str, Any]) -> None:
 
     from rich.console import Console
 
-    from seglab import run
     from seglab.predictor import Network, raw_ids
+    from seglab.runs.signals import Stopped, outcome
 
     how = (options["device"], options["protocol"], options["evaluation"], options["trust"])
     network = Network(options["ckpt"], *how, options["allow_nonfinite"])
@@ -106,8 +106,8 @@ def predict_images(options: Mapping[str, Any]) -> None:
                 predict_all(tracked, network, folder, options, raw, progress)
             status = "done" if not progress.failed else "partial" if progress.done else "failed"
         except BaseException as error:
-            status = run.outcome(error)[0]
-            if isinstance(error, run.Stopped):
+            status = outcome(error)[0]
+            if isinstance(error, Stopped):
                 console.print(f"{status}: {again(options)} predicts the rest")
             with suppress(OSError, UserError):  # the reason that we leave for is said
                 folder.finish({**asked, **asdict(progress), "status": status})
@@ -138,8 +138,8 @@ def predict_all(
         Unwritable: nothing can be written any more.
         Exception: an error that is not the images': what the first one raised, where none could be predicted.
     """
-    from seglab import atomic
     from seglab.predictor import out_of_memory
+    from seglab.runs import atomic
 
     unexpected: Exception | None = None
     count = 0
@@ -183,8 +183,9 @@ def predict_one(
     Raises:
         DataError: it cannot be read, is too large, or its files cannot be written.
     """
-    from seglab import atomic, visualize
+    from seglab import visualize
     from seglab.data.io import MAX_PIXELS, read_image
+    from seglab.runs import atomic
 
     limit = options["max_pixels"]
     image = read_image(str(entry.image), limit or MAX_PIXELS, limit="max_pixels")
@@ -208,7 +209,7 @@ def stopping() -> Iterator[None]:
     """A signal ends the block through its ``finally`` clauses, with the signal's exit code."""
     import signal
 
-    from seglab.run import REASONS, leave
+    from seglab.runs.signals import REASONS, leave
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seglab import __version__, atomic
 from seglab.data.listing import stem
 from seglab.errors import ConfigError
+from seglab.runs import atomic
+from seglab.version import __version__
 
 KINDS = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
 FILE = "report.json"

@@ -16,7 +16,7 @@ from seglab.checksum import checksum
 from seglab.errors import ConfigError, DataError
 from seglab.inference import Protocol, infer
 from seglab.ops.resize import resize_argmax
-from seglab.run import jsonable
+from seglab.runs.atomic import jsonable
 from seglab.types import IGNORE
 
 if TYPE_CHECKING:

@@ -43,12 +43,12 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     """
     options.check(config, options.TRAIN)
 
-    from seglab import build, checkpoint, resume
+    from seglab import build, checkpoint, loggers, resume
     from seglab.callbacks.checkpoints import kept_by, scores
-    from seglab.run import RunFolder
+    from seglab.runs.folder import RunFolder
 
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
-    with RunFolder(run_dir, results=what_is_there(config, Path(run_dir))) as run:
+    with RunFolder(run_dir, results=what_is_there(config, Path(run_dir)), at_end=loggers.close) as run:
         data = build.build_data(config)
         tested = config["test"] and data.splits["test"]
         for stage in ("fit", "test") if tested else ("fit",):
@@ -77,7 +77,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
 
 
 def what_is_there(config: dict[str, Any], run_dir: Path) -> Any:
-    """What is to become of results that another run has left in the folder (see :class:`seglab.run.RunFolder`).
+    """What is to become of results that another run has left in the folder (see :class:`seglab.runs.folder.RunFolder`).
 
     Raises:
         ConfigError: a run cannot be gone on with and set aside.

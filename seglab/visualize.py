@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from seglab import atomic
+from seglab.runs import atomic
 from seglab.types import IGNORE
 
 if TYPE_CHECKING:

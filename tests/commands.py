@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hydra.core.singleton import Singleton
 
-from seglab.run import REASONS
+from seglab.runs.signals import REASONS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def run(
                 patch.syspath_prepend(value)
         with redirect_stdout(out), redirect_stderr(err):
             try:
-                importlib.import_module(f"{module}.__main__" if module == "seglab.sweep" else module).main()
+                importlib.import_module(f"{module}.__main__" if module == "seglab.report" else module).main()
                 code = 0
             except SystemExit as left:
                 code = int(left.code or 0)

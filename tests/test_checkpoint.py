@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from seglab import atomic, build, checkpoint
+from seglab import build, checkpoint
 from seglab.build import build_model
 from seglab.checkpoint import AtomicCheckpointIO
 from seglab.checksum import checksum
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError
 from seglab.inference import Protocol
+from seglab.runs import atomic
 
 SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 0, 9), (8, 8, 8), (0, 7, 0)))
 CONFIG = {

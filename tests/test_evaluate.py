@@ -241,7 +241,7 @@ def test_what_a_label_error_suggests_can_be_typed(saved, score, root):
 def test_a_checkpoint_cannot_name_what_is_not_a_part(saved, score, tmp_path):
     ckpt = saved()
     content = torch.load(ckpt, weights_only=True)
-    for target in ("os.system", "seglab.atomic.os.system", "seglab.data.io.os.remove"):
+    for target in ("os.system", "seglab.runs.atomic.os.system", "seglab.data.io.os.remove"):
         content["seglab"]["config"]["loss"]["main"] = {"_target_": target, "command": f"touch {tmp_path / 'ran'}"}
         torch.save(content, ckpt)
         with pytest.raises(CheckpointError, match="trust=true"):

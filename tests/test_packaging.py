@@ -39,8 +39,9 @@ def test_a_wheel_holds_configuration_and_tables_and_composes_without_the_checkou
     assert "seglab/conf/train.yaml" in names
     assert "seglab/conf/ablation/ssa_structure.yaml" in names
     assert "seglab/data/meta/ade20k.json" in names
+    assert "seglab/runs/folder.py" in names  # .gitignore, which the build obeys, has runs/
     assert "hydra_plugins/seglab_sweeper/__init__.py" in names
-    assert {f"seglab/sweep/report.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert {f"seglab/report/document.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert not [n for n in names if n.endswith((".png", ".jpg"))]
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); sys.argv = ['x', 'classifier=cac', '--cfg', 'job']\n"
     code += "import seglab.cli; assert 'site' in str(seglab.cli.conf_dir()); from seglab.train import main; main()"

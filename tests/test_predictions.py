@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from seglab import atomic
 from seglab.errors import ConfigError
 from seglab.predictions import KINDS, REPLACED, Folder, assign, stem
+from seglab.runs import atomic
 
 ASKED = {"source": "somewhere", "write": ["index"]}
 

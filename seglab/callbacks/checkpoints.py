@@ -10,10 +10,9 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from seglab.atomic import DiskFull
 from seglab.checks import within
 from seglab.errors import ConfigError
-from seglab.run import jsonable
+from seglab.runs.atomic import DiskFull, jsonable
 from seglab.scores import lower_is_better
 
 log = logging.getLogger(__name__)

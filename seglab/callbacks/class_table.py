@@ -12,10 +12,11 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from rich import get_console
 
-from seglab import atomic, visualize
+from seglab import visualize
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
-from seglab.run import jsonable
+from seglab.runs import atomic
+from seglab.runs.atomic import jsonable
 
 
 class ClassTable(L.Callback):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seglab import atomic, visualize
+from seglab import visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import folder
 from seglab.checks import one_of, within
@@ -29,6 +29,7 @@ from seglab.classifiers.base import Output
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
 from seglab.ops.resize import downsample_labels
+from seglab.runs import atomic
 from seglab.segmenter import FEATURE
 from seglab.types import IGNORE
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
-from seglab import atomic, visualize
+from seglab import visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.loggers import log_picture
+from seglab.runs import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

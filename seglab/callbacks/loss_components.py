@@ -32,11 +32,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import lightning as L
 import torch
 
-from seglab import atomic, visualize
+from seglab import visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import OKABE_ITO, folder
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
+from seglab.runs import atomic
 from seglab.segmenter import FEATURE
 from seglab.types import Batch
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seglab import atomic
 from seglab.errors import ConfigError
-from seglab.run import jsonable
+from seglab.runs import atomic
+from seglab.runs.atomic import jsonable
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from seglab.callbacks.checkpoints import folder
-from seglab.run import REASONS
+from seglab.runs.signals import REASONS
 
 log = logging.getLogger(__name__)
 

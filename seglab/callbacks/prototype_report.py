@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from seglab import atomic, prototypes, visualize
+from seglab import prototypes, visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import Onlooker, folder
 from seglab.classifiers.base import Classifier
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
-from seglab.run import jsonable
+from seglab.runs import atomic
+from seglab.runs.atomic import jsonable
 from seglab.types import IGNORE
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from torch import nn
 
 from seglab.callbacks.checkpoints import kept_by, scores
 from seglab.errors import ConfigError
-from seglab.run import Pruned, RunFolder
+from seglab.runs.folder import RunFolder
+from seglab.runs.signals import Pruned
 
 if TYPE_CHECKING:
     from optuna import Study

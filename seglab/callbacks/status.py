@@ -8,13 +8,13 @@ from typing import Any
 import lightning as L
 
 from seglab.callbacks.checkpoints import Checkpoints
-from seglab.run import update_status
+from seglab.runs.folder import update_status
 
 
 class Status(L.Callback):
     """Writes the optimiser step and the best value so far: at validation, at the end, and when the run breaks off.
 
-    The status itself (running, done, ...) is the run folder's (:mod:`seglab.run`).
+    The status itself (running, done, ...) is the run folder's (:mod:`seglab.runs.folder`).
     """
 
     def write(self, trainer: L.Trainer) -> None:

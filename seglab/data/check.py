@@ -12,27 +12,23 @@ Levels, each including the one before:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from seglab import atomic
 from seglab.checks import one_of
 from seglab.data import io
 from seglab.data.labels import Seen, histogram, judge, reading
 from seglab.data.listing import Pair, first
+from seglab.data.source import FileSource, Source, digest
 from seglab.errors import DataError, UserError
-
-if TYPE_CHECKING:
-    from seglab.data.source import FileSource
+from seglab.runs import atomic
 
 LEVELS = ("names", "headers", "full")
 
@@ -52,9 +48,15 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def run(source: FileSource, split: str, level: str) -> None:
-    """Check ``split`` at ``level``; DataError lists the first faults and how many there are."""
+def run(source: Source, split: str, level: str = "names") -> None:
+    """Check ``split`` at ``level``; DataError lists the first faults and how many there are.
+
+    A source without files has nothing to check but that there is such a split.
+    """
     one_of("data.check", level, LEVELS)
+    source.known(split)
+    if not isinstance(source, FileSource):
+        return
     names(source, split)
     if level == "headers":
         _refuse(source, split, _all(source, split, "headers", lambda pair: _header(source, pair)))
@@ -151,10 +153,11 @@ def sampled(seen: Seen) -> bool:
     return seen.read >= PROBES and (seen.read >= SAMPLE or sum(seen.pixels.values()) >= SAMPLE_PIXELS)
 
 
-def classes(source: FileSource, splits: Sequence[str], tolerant: bool = False) -> None:
+def classes(source: Source, splits: Sequence[str], tolerant: bool = False) -> None:
     """Judge the classes that the labels of the training splits hold, from a sample where not all were read.
 
-    Where that shows fewer than two classes, labels are read until a second is found or there are no more.
+    Where that shows fewer than two classes, labels are read until a second is found or there are no more. A source
+    without files holds what its spec says.
 
     Args:
         tolerant: leave out labels that cannot be read.
@@ -162,6 +165,10 @@ def classes(source: FileSource, splits: Sequence[str], tolerant: bool = False) -
     Raises:
         DataError: fewer than two classes; ids without a class.
     """
+    for split in splits:
+        source.known(split)
+    if not isinstance(source, FileSource):
+        return
     table, number = source.table, source.spec.num_classes
     splits = [split for split in splits if split not in source.unlabelled]
     total = sum(pair.label is not None for split in splits for pair in source.pairs(split))
@@ -188,45 +195,6 @@ def classes(source: FileSource, splits: Sequence[str], tolerant: bool = False) -
         _log.warning("%s: %s", title, doubt.text)
 
 
-def same_size(source: FileSource, pair: Pair, image: Sequence[int], label: Sequence[int]) -> None:
-    """DataError where image and label (height, width) differ."""
-    if tuple(image) == tuple(label):
-        return
-    assert pair.label is not None
-    turned = tuple(image) == tuple(label)[::-1]
-    cause = "the image is probably rotated by EXIF" if turned else "they do not belong together"
-    raise DataError(
-        f"{source.path(pair.image)} is {image[1]}x{image[0]} and {source.path(pair.label)} is {label[1]}x{label[0]}"
-        f" — one size is expected; {cause} — mend or remove the pair"
-    )
-
-
-def digest(texts: Iterable[str]) -> str:
-    """Short hash of a sequence of texts."""
-    hasher = hashlib.sha256()
-    for text in texts:
-        hasher.update(text.encode(errors="surrogateescape") + b"\0")
-    return hasher.hexdigest()[:16]
-
-
-def fingerprint(source: FileSource, split: str) -> str:
-    """Hash of names and file sizes, equal wherever the dataset lies."""
-    return digest(f"{path}:{status.st_size}" for path, status in _stats(source, split))
-
-
-def _stats(source: FileSource, split: str) -> Iterable[tuple[str, os.stat_result]]:
-    for pair in source.pairs(split):
-        for path in (pair.image, pair.label):
-            if path is not None:
-                try:
-                    status = os.stat(source.path(path))
-                except OSError as error:
-                    raise DataError(f"{source.path(path)}: {error.strerror} — restore the file") from error
-                if not stat.S_ISREG(status.st_mode):
-                    raise DataError(f"{source.path(path)}: no regular file — an image file is expected — remove it")
-                yield path, status
-
-
 def _verdict_file(source: FileSource, split: str) -> Path | None:
     """Where a passed full check is noted: outside the dataset, which may be read-only."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -234,7 +202,7 @@ def _verdict_file(source: FileSource, split: str) -> Path | None:
         return None  # no home directory
     facts = [source.spec.name, split, os.path.realpath(source.root), str(sorted(source.spec.table.items()))]
     try:
-        facts += [f"{path}:{status.st_size}:{status.st_mtime_ns}" for path, status in _stats(source, split)]
+        facts += [f"{path}:{status.st_size}:{status.st_mtime_ns}" for path, status in source.files(split)]
     except DataError:
         return None  # the check itself lists all such files
     return Path(home, "seglab", "checked", digest(facts))
@@ -244,7 +212,7 @@ def _header(source: FileSource, pair: Pair) -> None:
     image = io.read_header(source.path(pair.image), source.max_pixels)
     if pair.label is not None:
         label = io.read_header(source.path(pair.label), source.max_pixels)
-        same_size(source, pair, image[:2], label[:2])
+        source.same_size(pair, image[:2], label[:2])
 
 
 def _pixels(source: FileSource, pair: Pair) -> dict[int, int]:
@@ -252,7 +220,7 @@ def _pixels(source: FileSource, pair: Pair) -> dict[int, int]:
     if pair.label is None:
         return {}
     stored = source.read_stored(pair)
-    same_size(source, pair, image.shape[:2], stored.shape)
+    source.same_size(pair, image.shape[:2], stored.shape)
     return histogram(stored)
 
 

@@ -13,13 +13,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from seglab.checks import one_of, within
+from seglab.data import check as checking
 from seglab.data import workers
 from seglab.data.augment import Augment
-from seglab.data.check import LEVELS, digest
 from seglab.data.collate import group, stack
 from seglab.data.items import EvalItems, Item, Items, TrainItems
 from seglab.data.sampler import ShardSampler, StreamSampler
-from seglab.data.source import Source
+from seglab.data.source import Source, digest
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
 from seglab.types import Batch
@@ -76,7 +76,7 @@ class DataModule(L.LightningDataModule):
                  "num_workers": (num_workers or 0, 0), "prefetch_factor": (prefetch_factor, 1)}  # fmt: skip
         for name, (value, low) in least.items():
             within(f"data.{name}", value, low)
-        one_of("data.check", check, LEVELS)
+        one_of("data.check", check, checking.LEVELS)
         one_of("data.on_corrupt", on_corrupt, ("raise", "skip"))
         self.source = dataset(root=root)
         self.source.allow_unlabelled = allow_unlabelled
@@ -111,7 +111,7 @@ class DataModule(L.LightningDataModule):
             raise ConfigError(f"{self.spec.name}: no {role} split is chosen — it has {there} — set data.splits.{role}")
         if role not in self._items:
             for split in self.splits[role]:
-                self.source.check(split, "names")
+                checking.run(self.source, split, "names")
             self._items[role] = Items(self.source, self.splits[role])
         return self._items[role]
 
@@ -145,14 +145,14 @@ class DataModule(L.LightningDataModule):
                     " — lower trainer.devices"
                 )
             if role == "train" and not self._judged and _first_process():
-                self.source.check_classes(self.splits[role], tolerant=self.on_corrupt == "skip")
+                checking.classes(self.source, self.splits[role], tolerant=self.on_corrupt == "skip")
                 self._judged = True
 
     def _check(self, role: str) -> None:
         """The slow levels, once and in one process."""
         for split in self.splits[role]:
             if self.level != "names" and split not in self._checked and _first_process():
-                self.source.check(split, self.level)
+                checking.run(self.source, split, self.level)
                 self._checked.add(split)
 
     def train_dataloader(self) -> DataLoader[Item]:

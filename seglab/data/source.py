@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import indent
@@ -13,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from seglab.checks import one_of
-from seglab.data import check, io
+from seglab.data import io
 from seglab.data.labels import LabelTable, Seen
 from seglab.data.listing import Listing, Pair
 from seglab.data.spec import DatasetSpec
@@ -50,18 +52,9 @@ class Source(ABC):
     def read(self, split: str, index: int) -> Sample:
         """Item ``index`` of ``split``; DataError names the file that cannot be used."""
 
-    def check(self, split: str, level: str = "names") -> None:
-        """Raise DataError for what cannot be used; a source without files has nothing to check."""
-        self.known(split)
-
-    def check_classes(self, splits: Sequence[str], tolerant: bool = False) -> None:
-        """Judge the classes of the training labels; a source without files holds what its spec says."""
-        for split in splits:
-            self.known(split)
-
     def fingerprint(self, split: str) -> str:
         """Hash that changes when the items of ``split`` change."""
-        return check.digest(self.names(split))
+        return digest(self.names(split))
 
     def known(self, split: str) -> str:
         """``split`` itself; ConfigError where the dataset has no such split."""
@@ -180,7 +173,7 @@ class FileSource(Source):
         if pair.label is None:
             raise DataError(f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true")
         stored = self.read_stored(pair)
-        check.same_size(self, pair, image.shape[:2], stored.shape)
+        self.same_size(pair, image.shape[:2], stored.shape)
         return Sample(image, self.table(stored, self.path(pair.label)), pair.name)
 
     def read_stored(self, pair: Pair) -> np.ndarray:
@@ -191,18 +184,43 @@ class FileSource(Source):
             ids = io.orient(ids, io.read_header(self.path(pair.image), self.max_pixels).orientation)
         return ids
 
-    def check(self, split: str, level: str = "names") -> None:
-        """Refuse what cannot be used, before training does: see ``seglab.data.check`` for the levels."""
-        check.run(self, split, level)
-
-    def check_classes(self, splits: Sequence[str], tolerant: bool = False) -> None:
-        """Judge the classes of the training labels from those that were read, or from a sample."""
-        check.classes(self, splits, tolerant)
+    def same_size(self, pair: Pair, image: Sequence[int], label: Sequence[int]) -> None:
+        """DataError where image and label (height, width) differ."""
+        if tuple(image) == tuple(label):
+            return
+        assert pair.label is not None
+        turned = tuple(image) == tuple(label)[::-1]
+        cause = "the image is probably rotated by EXIF" if turned else "they do not belong together"
+        raise DataError(
+            f"{self.path(pair.image)} is {image[1]}x{image[0]} and {self.path(pair.label)} is {label[1]}x{label[0]}"
+            f" — one size is expected; {cause} — mend or remove the pair"
+        )
 
     def fingerprint(self, split: str) -> str:
-        """Hash of the names and file sizes of ``split``."""
-        return check.fingerprint(self, split)
+        """Hash of the names and file sizes of ``split``, equal wherever the dataset lies."""
+        return digest(f"{path}:{status.st_size}" for path, status in self.files(split))
+
+    def files(self, split: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Path below the root and state of every file of ``split``; DataError where one is none."""
+        for pair in self.pairs(split):
+            for path in (pair.image, pair.label):
+                if path is not None:
+                    try:
+                        status = os.stat(self.path(path))
+                    except OSError as error:
+                        raise DataError(f"{self.path(path)}: {error.strerror} — restore the file") from error
+                    if not stat.S_ISREG(status.st_mode):
+                        raise DataError(f"{self.path(path)}: no regular file — an image file is expected — remove it")
+                    yield path, status
 
     def path(self, relative: str) -> str:
         """Where a file of the listing lies."""
         return os.path.join(self.root, relative)
+
+
+def digest(texts: Iterable[str]) -> str:
+    """Short hash of a sequence of texts."""
+    hasher = hashlib.sha256()
+    for text in texts:
+        hasher.update(text.encode(errors="surrogateescape") + b"\0")
+    return hasher.hexdigest()[:16]

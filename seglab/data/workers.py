@@ -8,7 +8,7 @@ import threading
 
 import cv2
 
-from seglab.run import shield
+from seglab.runs.signals import shield
 
 
 def begin(worker: int = 0) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from seglab import atomic
+from seglab.runs import atomic
 
 
 class CSV(Logger):

@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from seglab.multirun import record
+
 GROUPS = ("data", "backbone", "decoder", "classifier")
 """The config groups whose choices name an experiment."""
 
@@ -41,8 +43,6 @@ class Job:
 
 def describe(run_dir: str | Path) -> Job:
     """The job whose folder this is, as far as Hydra and the sweep's folder know it."""
-    from seglab.multirun import record
-
     folder = Path(run_dir).resolve()
     choices, swept = hydra_choices()
     factors = record.factors_of(folder)

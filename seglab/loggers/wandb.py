@@ -19,9 +19,9 @@ from urllib.request import Request, urlopen
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from seglab import atomic
 from seglab.errors import ConfigError
 from seglab.loggers.job import describe
+from seglab.runs import atomic
 from seglab.scores import lower_is_better
 
 try:

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import atomic
 from seglab.multirun.space import Space
 from seglab.multirun.study import best_value, exists, open_study
-from seglab.run import jsonable
+from seglab.multirun.trials import Search
+from seglab.runs import atomic
+from seglab.runs.atomic import jsonable
 from seglab.scores import is_fraction
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-    from seglab.multirun.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +115,6 @@ def preview(folder: Path, space: Space, settings: dict[str, Any]) -> None:
     """The space, and what is done of it, for ``sweep.dry_run``."""
     from rich.console import Console
     from rich.table import Table
-
-    from seglab.multirun.search import Search
 
     rows = Table(title=str(folder), title_justify="left")
     for heading in ("parameter", "searched in", "for Optuna"):

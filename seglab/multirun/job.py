@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seglab import atomic
 from seglab.errors import UserError
 from seglab.multirun import record
-from seglab.run import Stopped, TimeUp
+from seglab.runs import atomic
+from seglab.runs.signals import Stopped, TimeUp
 from seglab.scores import best_of, is_fraction
 
 log = logging.getLogger(__name__)

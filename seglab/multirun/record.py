@@ -9,7 +9,7 @@
 Nothing else is remembered: a job is done when its own folder says so, whoever ran it.
 
 These files may be damaged, of another program or of another version. What cannot be understood of them is as if it were
-not there; it is named when a table is made (:mod:`seglab.sweep.collect`) and when a plan is written over it.
+not there; it is named when a table is made (:mod:`seglab.report.collect`) and when a plan is written over it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from seglab import atomic
 from seglab.errors import ConfigError, DataError
-from seglab.run import holder
+from seglab.runs import atomic
+from seglab.runs.lock import holder
 
 log = logging.getLogger(__name__)
 

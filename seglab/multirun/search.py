@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, configure_log
@@ -21,10 +20,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from seglab.errors import ConfigError, UserError
-from seglab.multirun import plan, record
+from seglab.multirun import findings, plan, record, study
+from seglab.multirun.findings import own
 from seglab.multirun.space import Space, space
+from seglab.multirun.study import DIRECTIONS, sampler, settle
 from seglab.multirun.sweeper import SweepFailed, check_devices, sweep_dir, waiting, workers
-from seglab.run import Pruned, now
+from seglab.multirun.trials import Search
+from seglab.runs.provenance import now
+from seglab.runs.signals import Pruned
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -43,41 +46,6 @@ class Failure:
     trial: int
     error: str
     exit_code: int
-
-
-@dataclass(frozen=True)
-class Search:
-    """One command's search."""
-
-    space: Space
-    folder: Path
-    settings: dict[str, Any]
-    """The ``search`` node."""
-    seed: int
-    about: dict[str, Any]
-    """What ``sweep.json`` says beside the jobs."""
-
-    def name(self, trial: FrozenTrial) -> str:
-        """A trial's run folder: ``trial=007,lr=0.00316,tau=15``."""
-        values = self.space.values(trial.params).items()
-        choices = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in values)
-        return plan.folder_name(f"trial={trial.number:03d},{choices}")
-
-    def run_dir(self, trial: FrozenTrial) -> Path:
-        """Where a trial's run is."""
-        return self.folder / self.name(trial)
-
-    def write(self, study: Study) -> None:
-        """Bring ``sweep.json`` up to date."""
-        jobs = {
-            self.name(trial): {
-                "factors": {"trial": trial.number, **self.space.values(trial.params), "seed": self.seed},
-                "overrides": self.space.overrides(trial.params),
-            }
-            for trial in study.get_trials(deepcopy=False)
-            if trial.params.keys() == self.space.parameters.keys()
-        }
-        record.write(self.folder, self.about, jobs)
 
 
 def search(
@@ -99,8 +67,6 @@ def search(
         ConfigError: nothing to search, or a configuration that cannot be.
         SweepFailed: no trial came to a result, or one failed and ``sweep.on_error=stop``.
     """
-    from seglab.multirun import findings, study
-
     study.require()
     options: Any = OmegaConf.to_container(config.sweep, resolve=True)
     settings: Any = OmegaConf.to_container(config.search, resolve=True)
@@ -125,7 +91,7 @@ def search(
         **{key: options[key] for key in ("title", "baseline", "published")},
     })  # fmt: skip
     pruner = pruner_of(settings)
-    study.sampler(settings["sampler"], 0)  # what it cannot be made of is said before anything is
+    sampler(settings["sampler"], 0)  # what it cannot be made of is said before anything is
     folder.mkdir(parents=True, exist_ok=True)
     opened = study.open_study(folder, settings["storage"], pruner, settings["direction"])
     study.check_space(opened, found, folder)
@@ -156,8 +122,6 @@ def search(
 
 def compare(before: Sequence[str] | None, fixed: Sequence[str]) -> None:
     """Warn where a folder that was asked for has trials with other fixed choices."""
-    from seglab.multirun.findings import own
-
     changed = sorted(set(own(before or fixed)) ^ set(own(fixed)))
     if changed:
         log.warning("other choices than in the earlier trials, which are compared all the same: %s", ", ".join(changed))
@@ -178,8 +142,6 @@ def check(options: dict[str, Any], settings: dict[str, Any]) -> None:
     Raises:
         ConfigError: one of them.
     """
-    from seglab.multirun.study import DIRECTIONS
-
     if options["on_error"] not in ("stop", "continue"):
         raise ConfigError(f"sweep.on_error={options['on_error']} — expected stop or continue")
     if options["variants"]:
@@ -223,8 +185,6 @@ def proceed(
         parallel: how many at a time.
         launch: runs trials, and comes back when they have ended, with their errors.
     """
-    from seglab.multirun.study import sampler, settle
-
     failures: list[Failure] = []
 
     def settled(trial: FrozenTrial, error: Exception | None = None) -> bool:
@@ -279,7 +239,7 @@ def sum_up(this: Search, study: Study, failures: Sequence[Failure]) -> None:
     """
     if left := len(unfinished(study)):
         log.info("%d trials are left: the same command goes on with them", left)
-    log.info("table, figures and report: python -m seglab.sweep %s --metric best/mIoU", this.folder)
+    log.info("table, figures and report: python -m seglab.report %s --metric best/mIoU", this.folder)
     if failures and (this.about["on_error"] == "stop" or not succeeded(study)):
         lines = "\n".join(f"  trial {each.trial}: {each.error}" for each in failures)
         user = all(each.exit_code == UserError.exit_code for each in failures)

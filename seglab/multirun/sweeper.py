@@ -21,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from seglab.errors import ConfigError, UserError
 from seglab.multirun import job as jobs_life
 from seglab.multirun import plan, record
-from seglab.run import REASONS, Stopped, now, set_aside
+from seglab.runs.folder import set_aside
+from seglab.runs.provenance import now
+from seglab.runs.signals import REASONS, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +174,7 @@ def sum_up(folder: Path, names: list[str]) -> None:
     """
     states = {name: record.state(folder / name) for name in names}
     log.info("%d jobs: %s", len(names), jobs_life.standing(folder))
-    log.info("table, figures and report: python -m seglab.sweep %s", folder)
+    log.info("table, figures and report: python -m seglab.report %s", folder)
     failed = [name for name, state in states.items() if state == "failed"]
     left = [name for name, state in states.items() if state in ("new", "stopped")]
     if left:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from lightning import Callback
 
-from seglab import atomic
 from seglab.callbacks.checkpoints import Checkpoints
 from seglab.callbacks.ema import EMA
 from seglab.errors import ConfigError
+from seglab.runs import atomic
 
 
 def test_best_is_the_best_validation_and_last_the_last_step(fit, toy, tmp_path):

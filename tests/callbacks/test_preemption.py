@@ -9,7 +9,8 @@ from lightning import Callback
 from seglab.callbacks.ema import EMA
 from seglab.callbacks.preemption import Preemption
 from seglab.callbacks.status import Status
-from seglab.run import Interrupted, Preempted, RunFolder
+from seglab.runs.folder import RunFolder
+from seglab.runs.signals import Interrupted, Preempted
 
 
 class Send(Callback):

@@ -11,7 +11,8 @@ from seglab.callbacks.checkpoints import Checkpoints  # noqa: E402
 from seglab.callbacks.pruning import Pruning  # noqa: E402
 from seglab.errors import ConfigError  # noqa: E402
 from seglab.multirun import record, study  # noqa: E402
-from seglab.run import Pruned, RunFolder  # noqa: E402
+from seglab.runs.folder import RunFolder  # noqa: E402
+from seglab.runs.signals import Pruned  # noqa: E402
 
 STRICT = optuna.pruners.ThresholdPruner(lower=0.5)
 

@@ -26,7 +26,7 @@ def camvid(root, **options):
 
 def refusal(root, split="train", level="names", **options) -> str:
     with pytest.raises(DataError) as caught:
-        camvid(root, **options).check(split, level)
+        check.run(camvid(root, **options), split, level)
     return str(caught.value)
 
 
@@ -38,7 +38,7 @@ def test_a_missing_root_shows_path_key_tree_and_command(tmp_path, mini):
     assert "data.root is not set" in refusal(None)
     made = mini.pascal_context59(tmp_path)
     with pytest.raises(DataError, match=r"scripts/prepare_pascal_context\.py"):
-        made.dataset(tmp_path / "nowhere").check("train")
+        check.run(made.dataset(tmp_path / "nowhere"), "train")
 
 
 def test_a_missing_folder_shows_path_and_tree(root):
@@ -46,7 +46,7 @@ def test_a_missing_folder_shows_path_and_tree(root):
     message = refusal(root, "val")
     assert os.path.join("val", "labels") in message
     assert "expected below data.root" in message
-    camvid(root).check("train")
+    check.run(camvid(root), "train")
 
 
 def test_missing_labels_are_counted_and_the_first_five_listed(root):
@@ -64,7 +64,7 @@ def test_images_without_label_are_left_out_only_on_request(root, caplog):
     with pytest.raises(DataError, match=r"0001TP_000001\.jpg: no label"):
         source.read("train", 1)
     source.allow_unlabelled = True
-    source.check("train")
+    check.run(source, "train")
     assert "1 of 5 images have no label" in caplog.text
     assert source.names("train") == [f"train/images/0001TP_{i:06d}" for i in (0, 2, 3, 4)]
     assert source.read("train", 1).name.endswith("2")
@@ -89,19 +89,19 @@ def test_an_empty_split_is_refused(root):
 
 
 def test_a_number_of_images_that_is_not_the_official_one_is_reported(root, caplog):
-    camvid(root).check("train")
+    check.run(camvid(root), "train")
     assert "5 images; the official split has 367" in caplog.text
 
 
 def test_hidden_files_are_no_data(root):
     for folder, name in (("images", "._0001TP_000000.jpg"), ("labels", ".DS_Store"), ("images", "Thumbs.db")):
         (root / "train" / folder / name).write_bytes(b"junk")
-    camvid(root).check("train")
+    check.run(camvid(root), "train")
 
 
 def test_a_size_mismatch_names_both_files_and_suspects_exif(root, mini):
     mini.label(root / "train" / "labels" / "0001TP_000001.png", (0, 1), size=(mini.WIDTH, mini.HEIGHT))
-    camvid(root).check("train")
+    check.run(camvid(root), "train")
     for level in ("headers", "full"):
         message = refusal(root, level=level)
         assert "0001TP_000001.jpg is 16x12" in message
@@ -124,26 +124,26 @@ def test_the_full_check_reads_every_pixel_and_lists_all_faults(root, mini):
 
 
 def test_a_full_check_that_passed_is_not_repeated_until_a_file_changes(root, monkeypatch):
-    camvid(root).check("train", "full")
+    check.run(camvid(root), "train", "full")
     decoded = []
     monkeypatch.setattr(check, "_pixels", lambda source, pair: decoded.append(pair) or {0: 1})
-    camvid(root).check("train", "full")
+    check.run(camvid(root), "train", "full")
     assert not decoded
     os.utime(root / "train" / "labels" / "0001TP_000001.png", (1, 1))
-    camvid(root).check("train", "full")
+    check.run(camvid(root), "train", "full")
     assert len(decoded) == 5
 
 
 def test_a_verdict_that_cannot_be_stored_is_no_obstacle(root, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    camvid(root).check("train", "full")
+    check.run(camvid(root), "train", "full")
     assert "cannot be cached" in caplog.text
 
 
 def test_an_unknown_level_is_a_configuration_error(root):
     with pytest.raises(ConfigError, match="names, headers, full"):
-        camvid(root).check("train", "all")
+        check.run(camvid(root), "train", "all")
 
 
 def test_with_exif_applied_image_and_label_turn_together(root):
@@ -166,7 +166,7 @@ def test_links_are_followed_and_loops_end(root):
     (root / "train" / "images").rename(moved)
     (root / "train" / "images").symlink_to(moved)
     (moved / "loop").symlink_to(moved)
-    camvid(root).check("train")
+    check.run(camvid(root), "train")
     (moved / "0001TP_000000.jpg").unlink()
     (moved / "0001TP_000000.jpg").symlink_to(moved / "gone.jpg")
     with pytest.raises(DataError, match=r"0001TP_000000\.jpg.*no such file"):
@@ -222,7 +222,7 @@ def test_a_link_to_itself_is_a_file_that_cannot_be_read_and_not_the_end_of_the_l
     loop.symlink_to(loop.name)
     (root / "train" / "images" / "loop").symlink_to("loop")  # no data: it has no suffix
     source = camvid(root)
-    source.check("train")
+    check.run(source, "train")
     assert len(source.names("train")) == 5
     assert f"{loop}: cannot be read" in refusal(root, level="full")
 
@@ -236,8 +236,8 @@ def classes_of(root, *labels, level="names", **options):
         Image.fromarray(np.zeros((2, 4, 3), np.uint8)).save(root / "images/train" / f"{i:04d}.png")
         Image.fromarray(np.resize(ids, (2, 4)).astype(np.uint8)).save(root / "labels/train" / f"{i:04d}.png")
     source = Folder(root, **options)
-    source.check("train", level)
-    source.check_classes(["train"])
+    check.run(source, "train", level)
+    check.classes(source, ["train"])
     return source
 
 
@@ -274,7 +274,7 @@ def test_a_sample_of_large_labels_is_small(tmp_path, monkeypatch):
     (tmp_path / "few").mkdir()
     source = classes_of(tmp_path / "few", *[[0, 1]] * 50)
     source.spec = replace(source.spec, classes=("a", "b", "c"), palette=((0, 0, 0),) * 3)
-    source.check_classes(["train"])
+    check.classes(source, ["train"])
     assert source.seen["train"].read == 13
 
 
@@ -283,8 +283,8 @@ def test_the_full_check_knows_what_is_missing_also_when_its_verdict_is_cached(tm
     again = Folder(tmp_path)
     for each in (source, again):
         caplog.clear()
-        each.check("train", "full")
-        each.check_classes(["train"])
+        check.run(each, "train", "full")
+        check.classes(each, ["train"])
         assert "255 counts as void: 25.0% of the pixels of the 3 training labels" in caplog.text
     assert again.seen["train"].labels == source.seen["train"].labels
 
@@ -292,7 +292,7 @@ def test_the_full_check_knows_what_is_missing_also_when_its_verdict_is_cached(tm
 def test_a_verdict_on_ignored_ids_does_not_pass_for_one_that_refuses_them(tmp_path):
     classes_of(tmp_path, [0, 1, 7], [0, 1], level="full", unknown="ignore")
     with pytest.raises(DataError, match="ids 7"):
-        Folder(tmp_path).check("train", "full")
+        check.run(Folder(tmp_path), "train", "full")
 
 
 def test_a_split_that_is_only_evaluated_may_lack_classes(tmp_path):
@@ -301,6 +301,6 @@ def test_a_split_that_is_only_evaluated_may_lack_classes(tmp_path):
     for path in (tmp_path / "x/labels/train").iterdir():
         Image.fromarray(np.zeros((2, 4), np.uint8)).save(path)
     source = Folder(tmp_path / "x")
-    source.check("train", "full")  # nothing is wrong with the files
+    check.run(source, "train", "full")  # nothing is wrong with the files
     with pytest.raises(DataError, match="nothing but class background"):
-        source.check_classes(["train"])
+        check.classes(source, ["train"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seglab.data import datasets
+from seglab.data import check, datasets
 from seglab.data.source import FileSource
 from seglab.errors import ConfigError, DataError
 
@@ -21,7 +21,7 @@ def test_a_miniature_in_the_published_layout_is_listed_and_mapped(each, mini, tm
     source = made.dataset(made.root)
     assert set(source.splits) == set(made.counts)
     for split, count in made.counts.items():
-        source.check(split)
+        check.run(source, split)
         names = source.names(split)
         assert len(names) == count
         assert names == sorted(set(names))
@@ -46,7 +46,7 @@ def test_every_check_level_accepts_a_sound_miniature(each, mini, tmp_path):
     source = made.dataset(made.root)
     for split in made.counts:
         for level in ("names", "headers", "full"):
-            source.check(split, level)
+            check.run(source, split, level)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_converted_files_are_found_where_only_they_exist(mini, tmp_path):
             path.unlink()
         source = made.dataset(made.root)
         split = next(iter(made.counts))
-        source.check(split)
+        check.run(source, split)
         assert np.array_equal(np.unique(source.read(split, 0).label), sorted(made.train))
 
 
@@ -132,7 +132,7 @@ def test_flat_coco_stuff_10k_images_are_divided_by_the_official_list(mini, tmp_p
         (tmp_path / "images" / split).rmdir()
     source = made.dataset(tmp_path)
     for split, count in made.counts.items():
-        source.check(split)
+        check.run(source, split)
         assert len(source.names(split)) == count
 
 
@@ -141,7 +141,7 @@ def test_a_test_image_among_the_training_images_is_refused(mini, tmp_path):
     stray = next((tmp_path / "images" / "test2014").iterdir())
     shutil.copy(stray, tmp_path / "images" / "train2014")
     with pytest.raises(DataError, match=stray.stem):
-        made.dataset(tmp_path).check("train")
+        check.run(made.dataset(tmp_path), "train")
 
 
 def test_an_unknown_split_or_label_kind_is_a_configuration_error(mini, tmp_path):
@@ -175,7 +175,7 @@ def test_a_wrong_variant_is_recognised_and_named(mini, tmp_path, name, options, 
     file = Path(source.path(source.pairs(split)[0].label))
     mini.label(file, ids, "u2" if max(ids) > 255 else "u1")
     with pytest.raises(DataError) as caught:
-        source.check(split)
+        check.run(source, split)
     assert file.name in str(caught.value)
     assert mends in str(caught.value)
     assert "label_map" not in str(caught.value)  # theirs is fixed
@@ -197,15 +197,15 @@ def test_labels_shifted_by_one_are_reported_at_once_and_refused_by_the_full_chec
     split = source.splits[0]
     for pair in source.pairs(split):
         mini.label(Path(source.path(pair.label)), ids)
-    source.check(split)
+    check.run(source, split)
     assert mends in caplog.text
     with pytest.raises(DataError, match="255 occurs"):
-        source.check(split, "full")
+        check.run(source, split, "full")
 
 
 def test_real_ade20k_files_are_read(samples):
     source = datasets.ADE20K(samples / "ade20k")
-    source.check("validation", "full")
+    check.run(source, "validation", "full")
     sizes = [source.read("validation", i).image.shape for i in range(3)]
     assert sizes == [(512, 683, 3), (364, 500, 3), (300, 400, 3)]
     assert len(np.unique(source.read("validation", 0).label)) > 2
@@ -223,7 +223,7 @@ def test_real_raw_and_converted_coco_stuff_agree_pixel_by_pixel(samples):
 def test_real_camvid_has_the_published_number_of_pixels_per_class(real_camvid):
     source = datasets.CamVid(real_camvid)
     for split, count in zip(source.splits, source.official, strict=True):
-        source.check(split)
+        check.run(source, split)
         assert len(source.names(split)) == count
     facts = json.loads((real_camvid / "classes.json").read_text())
     labels = [source.table(source.read_stored(pair), pair.label) for pair in source.pairs("val")]

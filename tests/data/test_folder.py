@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seglab.data import check
 from seglab.data.datasets import Folder
 from seglab.data.datasets.folder import default_colour, read_classes
 from seglab.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ def test_folders_and_suffixes_are_options(root, mini):
         root, images="{split}/photo", labels="{split}/truth", image_suffix=".jpeg", label_suffix="_mask.png"
     )
     assert source.splits == ("val",)
-    source.check("val")
+    check.run(source, "val")
     assert source.read("val", 1).name == "val/photo/1"
 
 
@@ -76,7 +77,7 @@ def test_a_list_file_may_name_pairs(root):
     (root / "lists" / "few.txt").write_text("".join(f"{image}\t{label}\n" for image, label in pairs))
     source = Folder(root, lists="lists/{split}.txt")
     assert source.splits == ("few",)
-    source.check("few", "full")
+    check.run(source, "few", "full")
     assert source.names("few") == ["images/train/shot 4", "images/train/shot 1"]
 
 
@@ -86,11 +87,11 @@ def test_a_list_file_may_name_stems(root, mini):
     mini.image(root / "images" / "all" / "b.jpg")
     (root / "few.txt").write_text("a\n")
     source = Folder(root, lists="{split}.txt", images="images/all", labels="labels/all")
-    source.check("few")
+    check.run(source, "few")
     assert source.names("few") == ["images/all/a"]
     (root / "few.txt").write_text("a\na\n")
     with pytest.raises(DataError, match=r"a \(listed twice in .*few\.txt"):
-        Folder(root, lists="{split}.txt", images="images/all", labels="labels/all").check("few")
+        check.run(Folder(root, lists="{split}.txt", images="images/all", labels="labels/all"), "few")
 
 
 @pytest.mark.parametrize(
@@ -105,12 +106,12 @@ def test_a_wrong_list_file_is_explained(root, lines, says):
     (root / "few.txt").write_text(lines)
     source = Folder(root, lists="{split}.txt")
     with pytest.raises(DataError, match=says):
-        source.check("few")
+        check.run(source, "few")
 
 
 def test_a_split_that_no_folder_is_for_lists_those_there_are(root):
     with pytest.raises(ConfigError, match=r"no split 'valid'.*test, train, val"):
-        Folder(root).check("valid")
+        check.run(Folder(root), "valid")
     with pytest.raises(ConfigError, match=r"images/\{split\}"):
         Folder(root, images="images")
 
@@ -119,7 +120,7 @@ def test_a_label_map_makes_train_ids_of_stored_ones(root, mini):
     for path in (root / "labels" / "val").iterdir():
         mini.label(path, (1, 2, 3, 0))
     with pytest.raises(DataError, match="start at 1|label_map"):
-        Folder(root).check("val")
+        check.run(Folder(root), "val")
     source = Folder(root, label_map={0: 255, 1: 0, 2: 1, 3: 2})
     assert np.array_equal(source.read("val", 0).label, mini.stripes((0, 1, 2, 255)))
 
@@ -143,9 +144,9 @@ def test_colour_coded_labels_are_read_through_the_class_files_colours(root):
     for path in (root / "labels" / "val").iterdir():
         Image.fromarray(colours.repeat(12, 0).repeat(4, 1)).save(path)
     with pytest.raises(DataError, match="labels_are_colours"):
-        Folder(root).check("val")
+        check.run(Folder(root), "val")
     source = Folder(root, labels_are_colours=True)
-    source.check("val", "full")
+    check.run(source, "val", "full")
     assert source.read("val", 0).label[0, ::4].tolist() == [0, 1, 255, 0]
     with pytest.raises(ConfigError, match="exclude"):
         Folder(root, labels_are_colours=True, label_map={0: 0})
@@ -153,7 +154,7 @@ def test_colour_coded_labels_are_read_through_the_class_files_colours(root):
 
 def test_images_without_any_labels_are_a_dataset_too(root):
     source = Folder(root, labels=None)
-    source.check("val", "full")
+    check.run(source, "val", "full")
     assert source.read("val", 0).label is None
 
 
@@ -194,18 +195,18 @@ def test_labels_that_start_at_1_are_told_from_many_labels_together(root, mini):
     whole = "'data.dataset.label_map={1: 0, 2: 1, 3: 2, 255: 255}'"
     for level in ("names", "full"):
         with pytest.raises(DataError, match="start at 1") as caught:
-            Folder(root).check("train", level)
+            check.run(Folder(root), "train", level)
         assert whole in str(caught.value)
     relabel(root, mini, "train", (1, 2, 3), (0, 1))  # one label without class 0 proves nothing
     with pytest.raises(DataError, match="ids 3") as caught:
-        Folder(root).check("train")
+        check.run(Folder(root), "train")
     assert "start at 1" not in str(caught.value)
 
 
 def test_a_smoothed_mask_is_recognised(root, mini):
     relabel(root, mini, "train", tuple(range(0, 256, 17)))
     with pytest.raises(DataError, match="smoothed or stored as JPEG"):
-        Folder(root).check("train")
+        check.run(Folder(root), "train")
 
 
 def test_only_a_map_that_can_be_set_is_suggested(root, mini):

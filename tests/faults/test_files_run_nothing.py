@@ -27,10 +27,10 @@ import seglab
 from seglab import build, checkpoint, cli, evaluate, export, predict, resume
 from seglab.backbones import weights
 from seglab.errors import CheckpointError, UserError
-from seglab.sweep import __main__ as sweep
+from seglab.report import __main__ as sweep
 from seglab.train import fit
 from tests.conftest import SMALL_NET, TINY
-from tests.sweep.synthetic import structure
+from tests.report.synthetic import structure
 
 setup_globals()  # Hydra's resolvers
 cli.register_resolvers()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from seglab import atomic, cli
+from seglab import cli
+from seglab.runs import atomic
 from seglab.train import fit
 from tests.commands import run
 from tests.conftest import TINY, tiny

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from seglab import atomic, export, predict, visualize
+from seglab import export, predict, visualize
 from seglab.errors import CheckpointError, ConfigError, DataError
-from seglab.run import Stopped
+from seglab.runs import atomic
+from seglab.runs.signals import Stopped
 from seglab.segmenter import Segmenter
 from tests.predicting import network, photograph, runner
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seglab import atomic
 from seglab.errors import CheckpointError, ConfigError
-from seglab.run import Preempted
+from seglab.runs import atomic
+from seglab.runs.signals import Preempted
 from seglab.train import fit
 from tests.conftest import tiny
 

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from seglab import atomic
 from seglab.errors import ConfigError, DataError, UserError
 from seglab.multirun import job, record
-from seglab.run import whoami
-from seglab.sweep import __main__ as command
-from seglab.sweep import collect, cost, formats, make
-from tests.sweep import synthetic
-from tests.sweep.conftest import Folder, dump
+from seglab.report import __main__ as command
+from seglab.report import collect, cost, formats, make
+from seglab.runs import atomic
+from seglab.runs.provenance import whoami
+from tests.report import synthetic
+from tests.report.conftest import Folder, dump
 
 FOREIGN: list[Any] = [
     None, True, 0, -1, 7, 1.5, 1e308, 10**400, float("nan"), float("inf"), "", "abc", "\ud800", "a\x00b\nc", "../../x",
@@ -164,7 +164,7 @@ def test_a_foreign_file_leaves_figures_and_page_without_it(good, tmp_path, file,
 
 
 def test_a_factor_named_like_a_path_draws_beside_the_other_figures(folder):
-    from seglab.sweep import plots
+    from seglab.report import plots
 
     for k in (1, 2):  # two numbers: the factor is part of a figure's name
         folder.run(f"{k}", factors={"../../lr": k, "tau": 3 - k})

@@ -12,7 +12,7 @@ import pytest
 from seglab.errors import ConfigError
 from seglab.loggers import close, log_masks, log_picture
 from seglab.loggers.wandb import Wandb
-from seglab.run import RunFolder
+from seglab.runs.folder import RunFolder
 
 wandb = pytest.importorskip("wandb")
 
@@ -214,7 +214,7 @@ def test_a_table_knows_its_step_and_an_absent_class_has_an_empty_cell(tmp_path):
 
 def test_a_crashed_job_is_shown_as_failed_and_the_next_one_is_a_run_of_its_own(tmp_path):
     for name, error in (("a", ValueError), ("b", None)):
-        with contextlib.suppress(ValueError), RunFolder(tmp_path / name):
+        with contextlib.suppress(ValueError), RunFolder(tmp_path / name, at_end=close):
             Wandb(tmp_path / name).log_metrics({"loss": 1.0}, 1)
             if error:
                 raise error("crash")

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from seglab.multirun import record
-from seglab.run import RunFolder
+from seglab.runs.folder import RunFolder
 
 
 def make(folder, name, metrics=True, **status):

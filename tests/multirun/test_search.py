@@ -14,11 +14,12 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
-from seglab import atomic, cli  # noqa: E402
+from seglab import cli  # noqa: E402
 from seglab.errors import ConfigError  # noqa: E402
 from seglab.multirun import findings, record, search, study  # noqa: E402
 from seglab.multirun.space import space  # noqa: E402
 from seglab.multirun.sweeper import SweepFailed  # noqa: E402
+from seglab.runs import atomic  # noqa: E402
 from tests.test_train import TINY  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +188,7 @@ def test_a_trial_that_ended_unseen_is_told_and_one_that_is_running_elsewhere_is_
 
     held = Runs(tmp_path / "h", "stopped", trials=2)
     held()
-    from seglab.run import acquire
+    from seglab.runs.lock import acquire
 
     acquire(held.search.run_dir(held.study.get_trials()[0]))
     beside = Runs(tmp_path / "h", trials=2)

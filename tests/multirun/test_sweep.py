@@ -51,7 +51,7 @@ def test_an_ablation_needs_no_flag_and_names_its_rows(ablation):
     assert folder.name.startswith("ssa_structure-scenes")
     assert set(states(folder)) == {f"variant={v}, seed={s}" for v in ("baseline", "SEPA") for s in (0, 1)}
     assert set(states(folder).values()) == {"done"}
-    assert "python -m seglab.sweep" in first.stdout
+    assert "python -m seglab.report" in first.stdout
     plan = record.read(folder)
     assert plan["title"] == "SSA-Seg: structure"
     assert plan["published"]["values"]["SEPA"] == 42.88
@@ -95,7 +95,7 @@ def test_a_dry_run_lists_what_is_done_and_an_estimate_and_writes_nothing(ablatio
 
 def test_a_second_command_makes_the_papers_table_with_error_bars_figures_and_a_page(ablation):
     folder = ablation[0]
-    done = run(str(folder), cwd=folder, module="seglab.sweep")
+    done = run(str(folder), cwd=folder, module="seglab.report")
     assert "SSA-Seg (NeurIPS 2024), Table 8" in done.stdout
     table = (folder / "report/table.md").read_text()
     for row, published in (("baseline", "42.36"), ("SEPA", "42.88")):

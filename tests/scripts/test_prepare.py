@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seglab.data import convert, datasets
+from seglab.data import check, convert, datasets
 from seglab.data.tables import class_table, coco_stuff10k_split
 from seglab.errors import DataError
 
@@ -60,7 +60,7 @@ def test_coco_stuff_10k_mat_files_become_a_dataset(coco10k):
     assert COCO.prepare_10k(str(coco10k)) == 5
     source = datasets.CocoStuff10k(coco10k)
     for split, count in (("train", 3), ("test", 2)):
-        source.check(split, "full")
+        check.run(source, split, "full")
         assert len(source.names(split)) == count
         assert source.read(split, 0).label[0].tolist() == [255, 0, 11, 170]
 
@@ -118,7 +118,7 @@ def test_coco_stuff_164k_is_converted_beside_the_published_files(tmp_path):
     assert COCO.prepare_164k(str(tmp_path)) == 0
     raw, converted = (datasets.CocoStuff164k(tmp_path, labels=kind) for kind in ("raw", "train_ids"))
     for split in raw.splits:
-        converted.check(split, "full")
+        check.run(converted, split, "full")
         assert np.array_equal(raw.read(split, 0).label, converted.read(split, 0).label)
         assert converted.read(split, 0).label[0].tolist() == [0, 11, 170, 255]
 
@@ -131,7 +131,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
     assert CITY.prepare(str(tmp_path)) == 2
     source = datasets.Cityscapes(tmp_path, labels="train_ids")
     for split in ("train", "val"):
-        source.check(split, "full")
+        check.run(source, split, "full")
         assert source.read(split, 0).label[0].tolist() == [255, 0, 13, 18]
     stored = Image.open(next((tmp_path / "gtFine").rglob("*_labelTrainIds.png")))
     assert stored.mode == "L"
@@ -159,7 +159,7 @@ def test_pascal_context_mat_files_become_a_dataset_of_59_and_of_60_classes(voc):
     sixty, fifty_nine = datasets.PascalContext60(voc), datasets.PascalContext59(voc)
     for source in (sixty, fifty_nine):
         for split, count in (("train", 2), ("val", 1)):
-            source.check(split, "full")
+            check.run(source, split, "full")
             assert len(source.names(split)) == count
     assert sixty.read("val", 0).label[0].tolist() == expected
     assert fifty_nine.read("val", 0).label[0].tolist() == [k - 1 if k else 255 for k in expected]

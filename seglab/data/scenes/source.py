@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from seglab.data.check import digest
 from seglab.data.scenes.classes import CLASSES, PALETTE
 from seglab.data.scenes.renderer import Frame, render
 from seglab.data.scenes.scene import Scene, make_scene
-from seglab.data.source import Sample, Source
+from seglab.data.source import Sample, Source, digest
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
 

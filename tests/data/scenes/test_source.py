@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seglab.data import check
 from seglab.data.scenes import Scenes
 from seglab.errors import ConfigError
 
@@ -58,7 +59,7 @@ def test_names_follow_the_lengths_and_a_missing_length_is_zero() -> None:
     source = Scenes(size=[48, 64], lengths={"train": 2})
     assert source.names("train") == ["train/000000", "train/000001"]
     assert source.names("test") == []
-    source.check("train")
+    check.run(source, "train")
 
 
 def test_the_fingerprint_changes_with_what_the_pictures_depend_on() -> None:

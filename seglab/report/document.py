@@ -1,7 +1,7 @@
 """A sweep as one HTML file that asks nobody for anything: table, figures, classes, runs, provenance.
 
 Its Content-Security-Policy forbids every request and every script and style but its own, by their hashes; all text of a
-sweep is escaped. The page is ``report.html``, its looks ``report.css``, the sorting ``report.js``.
+sweep is escaped. Its frame is ``document.html``, its looks ``document.css``, the sorting ``document.js``.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import __version__, atomic
 from seglab.multirun.record import clock, is_number
-from seglab.sweep.collect import configured, written
-from seglab.sweep.markup import Cell, figure, note, number, render, section
-from seglab.sweep.plots import style
-from seglab.sweep.plots.factors import numeric
-from seglab.sweep.plots.runs import per_class
+from seglab.report.collect import configured, written
+from seglab.report.markup import Cell, figure, note, number, render, section
+from seglab.report.plots import style
+from seglab.report.plots.factors import numeric
+from seglab.report.plots.runs import per_class
+from seglab.runs import atomic
+from seglab.version import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from seglab.sweep.collect import Run
-    from seglab.sweep.table import Row, Table
+    from seglab.report.collect import Run
+    from seglab.report.table import Row, Table
 
 WIDEST = 1400  # pixels of a picture
 SETTINGS = (
@@ -63,14 +64,16 @@ def write(table: Table, plots: Sequence[Path], path: Path) -> None:
         section("Runs", runs(table)),
         section("Provenance", provenance(table)),
     ]
-    css, js = (resources.files("seglab.sweep").joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    css, js = (
+        resources.files("seglab.report").joinpath(f"document.{kind}").read_text("utf-8") for kind in ("css", "js")
+    )
     parts = {
         "title": escape(table.sweep.title), "lead": lead(table), "facts": facts(table),
         "sections": "\n".join(filter(None, sections)),
-        "footer": f"seglab {escape(__version__)}: python -m seglab.sweep {escape(str(table.sweep.folder))}",
+        "footer": f"seglab {escape(__version__)}: python -m seglab.report {escape(str(table.sweep.folder))}",
         "style": css, "style_hash": digest(css), "script": js, "script_hash": digest(js),
     }  # fmt: skip
-    page = resources.files("seglab.sweep").joinpath("report.html").read_text("utf-8")
+    page = resources.files("seglab.report").joinpath("document.html").read_text("utf-8")
     atomic.write_text(Path(path), re.sub(r"@(\w+)@", lambda match: parts[match[1]], page))  # once: what is put in stays
 
 

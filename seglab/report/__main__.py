@@ -1,4 +1,4 @@
-"""From a sweep's folder to its table, figures and report: ``python -m seglab.sweep runs/sweeps/NAME``.
+"""From a sweep's folder to its table, figures and report: ``python -m seglab.report runs/sweeps/NAME``.
 
 The folder may be half finished: what is missing is listed. Printed is the table (or a two-way grid); written are
 OUTPUT/table.{md,csv,tex,json}, OUTPUT/plots/*.{png,svg} and OUTPUT/report.html, which needs no other file.
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from seglab.sweep.collect import Scalar
-    from seglab.sweep.table import Grid, Table
+    from seglab.report.collect import Scalar
+    from seglab.report.table import Grid, Table
 
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        "python -m seglab.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m seglab.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="a multirun's folder")
     parser.add_argument("--metric", default="test/mIoU", help="any number in metrics.json (default: %(default)s)")
@@ -70,7 +70,7 @@ def summarise(given: argparse.Namespace) -> None:
     """
     import sys
 
-    from seglab.sweep import collect, cost, make
+    from seglab.report import collect, cost, make
 
     baseline = choices(given.baseline)
     sweep = collect(given.folder)
@@ -86,14 +86,14 @@ def summarise(given: argparse.Namespace) -> None:
     written = write(table, grid, output)
     plots: list[Path] = []
     if not given.no_plots:
-        from seglab.sweep import plots as drawing
+        from seglab.report import plots as drawing
 
         plots = drawing.make_all(table, output / "plots")
         written += plots
     if not given.no_report:
-        from seglab.sweep import report
+        from seglab.report import document
 
-        report.write(table, plots, output / "report.html")
+        document.write(table, plots, output / "report.html")
         written.append(output / "report.html")
     show(table, grid, given.format)
     print("written: " + ", ".join(str(path) for path in written if path.suffix != ".svg"), file=sys.stderr)
@@ -106,7 +106,7 @@ def choices(text: str | None) -> dict[str, Scalar] | None:
         ConfigError: a part without an equals sign.
     """
     from seglab.errors import ConfigError
-    from seglab.sweep.files import parse
+    from seglab.report.files import parse
 
     if not text:
         return None
@@ -124,7 +124,7 @@ def two_way(table: Table, rows: str | None, columns: str | None) -> Grid | None:
         ConfigError: the other side is not clear.
     """
     from seglab.errors import ConfigError
-    from seglab.sweep.table import full_key, grid
+    from seglab.report.table import full_key, grid
 
     if rows is None and columns is None:
         return None
@@ -140,8 +140,8 @@ def two_way(table: Table, rows: str | None, columns: str | None) -> Grid | None:
 
 def write(table: Table, grid: Grid | None, output: Path) -> list[Path]:
     """The text files."""
-    from seglab import atomic
-    from seglab.sweep import formats
+    from seglab.report import formats
+    from seglab.runs import atomic
 
     texts = {
         "table.md": formats.markdown(table), "table.csv": formats.csv_text(table),
@@ -157,7 +157,7 @@ def write(table: Table, grid: Grid | None, output: Path) -> list[Path]:
 
 def show(table: Table, grid: Grid | None, form: str) -> None:
     """Print it."""
-    from seglab.sweep import formats
+    from seglab.report import formats
 
     content = formats.grid_cells(table, grid) if grid is not None else None
     if form != "rich":

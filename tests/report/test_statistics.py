@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from seglab.sweep import statistics
+from seglab.report import statistics
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from typing import Any
 from seglab.errors import ConfigError
 from seglab.multirun import record
 from seglab.multirun.record import is_number, shown
+from seglab.report import statistics as over_seeds
+from seglab.report.collect import Run, Scalar, Sweep, same, written
+from seglab.report.cost import Cost
 from seglab.scores import name_of
-from seglab.sweep import statistics as over_seeds
-from seglab.sweep.collect import Run, Scalar, Sweep, same, written
-from seglab.sweep.cost import Cost
 
 METRIC = "test/mIoU"
 NOT_MIXED = (*record.WITHOUT_EFFECT, "seed", "callbacks")
@@ -94,7 +94,7 @@ def make(
         metric: a key of ``metrics.json`` whose value is a number.
         baseline: choices to compare with, by a factor's key or its last part; else the sweep's own, ``linear`` or
             ``baseline`` where a factor has it, the first row.
-        costs: by run folder, from :func:`seglab.sweep.cost.measure`.
+        costs: by run folder, from :func:`seglab.report.cost.measure`.
         remarks: what that function could not measure, to stand under the table.
 
     Raises:

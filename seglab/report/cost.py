@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import atomic, trust
+from seglab import timing, trust
 from seglab.errors import CheckpointError, ConfigError
 from seglab.multirun.record import is_number
+from seglab.runs import atomic
 
 if TYPE_CHECKING:
-    from seglab.sweep.collect import Run, Sweep
+    from seglab.report.collect import Run, Sweep
 
 FILE = "cost.json"
 BUILT = (*trust.NETWORK, "loss", "task", "metrics", "evaluation")
@@ -86,15 +87,13 @@ def measure_networks(
     """The costs of networks that see the same images."""
     import torch
 
-    from seglab import benchmark
-
     place, modules, notes = torch.device(device), {}, []
     for key, run in runs.items():
         try:
             if not trusted:
                 trust.check(run.config, BUILT, run.folder.name)
             config = {**trust.without_weights(run.config), "optim": None}
-            modules[key] = benchmark.build_configured(config, classes).to(place)
+            modules[key] = timing.build_configured(config, classes).to(place)
         except CheckpointError as error:
             said = str(error).split(": not built")[0]
             notes.append(f"{run.folder.name}: cost not measured ({said}; --trust builds it)")
@@ -103,8 +102,8 @@ def measure_networks(
     if not modules:
         return {}, notes
     try:
-        batch = benchmark.random_batch(size, 1, classes, place)
-        found = benchmark.measure(modules, batch, rounds, warmup=2, steps=False)
+        batch = timing.random_batch(size, 1, classes, place)
+        found = timing.measure(modules, batch, rounds, warmup=2, steps=False)
     except Exception as error:  # out of memory, or a size that a network does not take
         return {}, [*notes, f"costs not measured at {size[0]}x{size[1]} ({brief(error)}): choose another --size"]
     threads = f", {torch.get_num_threads()} threads" if place.type == "cpu" else ""

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seglab import atomic
 from seglab.errors import ConfigError
-from seglab.sweep.plots import style
-from seglab.sweep.plots.cost import costs, pareto
-from seglab.sweep.plots.factors import MOST_SERIES, heatmap, numeric, series, swept, variants
-from seglab.sweep.plots.runs import classes, curve_keys, curves, per_class, rival
+from seglab.report.plots import style
+from seglab.report.plots.cost import costs, pareto
+from seglab.report.plots.factors import MOST_SERIES, heatmap, numeric, series, swept, variants
+from seglab.report.plots.runs import classes, curve_keys, curves, per_class, rival
+from seglab.runs import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from seglab.sweep.table import Table
+    from seglab.report.table import Table
 
 __all__ = ["classes", "curves", "fitting", "heatmap", "make_all", "pareto", "save", "swept", "variants"]
 

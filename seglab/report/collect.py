@@ -17,8 +17,8 @@ from typing import Any
 from seglab.errors import ConfigError, DataError
 from seglab.multirun import record
 from seglab.multirun.record import is_number, shown
-from seglab.run import holder
-from seglab.sweep.files import Scalar, impossible, overrides, read_config, read_object, read_plan
+from seglab.report.files import Scalar, impossible, overrides, read_config, read_object, read_plan
+from seglab.runs.lock import holder
 
 SEED = "seed"
 NOT_FACTORS = (*record.WITHOUT_EFFECT, "hydra")

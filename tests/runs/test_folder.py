@@ -5,16 +5,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import time
 
 import pytest
 import torch
 import yaml
 
-from seglab import run
 from seglab.errors import ConfigError, DataError
-from seglab.run import Interrupted, Preempted, RunFolder
+from seglab.runs.folder import RunFolder
+from seglab.runs.signals import Interrupted, Preempted
 
 
 def status(folder):
@@ -57,32 +55,6 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_not_disturbed(tmp_p
         assert status(tmp_path)["status"] == "running"
     with RunFolder(tmp_path):
         pass
-
-
-def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
-    code = f"from seglab.run import acquire; from pathlib import Path; acquire(Path({str(tmp_path)!r})); input()"
-    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
-    try:
-        while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
-            time.sleep(0.01)
-        with pytest.raises(ConfigError, match=f"process {other.pid}"):
-            run.acquire(tmp_path)
-    finally:
-        other.kill()
-        other.wait()
-    run.acquire(tmp_path)
-    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
-
-
-def test_a_process_number_that_was_given_away_again_is_not_the_old_run(tmp_path):
-    (tmp_path / ".lock").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "born": "1"}))
-    run.acquire(tmp_path)
-
-
-def test_a_lock_of_another_host_is_respected(tmp_path):
-    (tmp_path / ".lock").write_text(json.dumps({"pid": 1, "host": "elsewhere", "born": "1"}))
-    with pytest.raises(ConfigError, match=r"elsewhere.*delete .*\.lock"):
-        run.acquire(tmp_path)
 
 
 def test_leftovers_of_a_killed_writer_are_cleaned_at_the_next_start(tmp_path):
@@ -162,8 +134,3 @@ def test_only_the_main_process_writes(tmp_path, monkeypatch, environment):
         folder.write_metrics({"test/mIoU": 1.0})
     assert not (tmp_path / "run").exists()
     assert Preempted().code == 0
-
-
-def test_a_data_worker_ignores_what_is_meant_for_the_main_process():
-    code = "import os, signal, seglab.run as r; r.shield()\nfor n in r.REASONS: os.kill(os.getpid(), n)\nprint('alive')"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "alive\n"

@@ -7,15 +7,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from seglab.errors import ConfigError
-from seglab.sweep.collect import written
-from seglab.sweep.plots import style
-from seglab.sweep.table import full_key, grid
+from seglab.report.collect import written
+from seglab.report.plots import style
+from seglab.report.table import full_key, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from seglab.sweep.table import Row, Table
+    from seglab.report.table import Row, Table
 
 MOST_SERIES = len(style.COLOURS)
 

@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from seglab.sweep import collect, make, plots, report
-from tests.sweep import synthetic
+from seglab.report import collect, document, make, plots
+from tests.report import synthetic
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">&amp;"\'@script@'
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -63,7 +63,7 @@ def table(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    report.write(table, plots.make_all(table, folder / "plots"), folder / "report.html")
+    document.write(table, plots.make_all(table, folder / "plots"), folder / "report.html")
     return (folder / "report.html").read_text()
 
 
@@ -166,7 +166,7 @@ def test_text_of_a_sweep_cannot_become_part_of_the_page(tmp_path):
     folder = synthetic.write(tmp_path / "sweep", jobs, lambda choice: 0.0, plan, folder_names=iter("abcd"))
     table = make(collect(folder))
     sweep = replace(table.sweep, unfinished=[(HOSTILE, HOSTILE)], problems=[HOSTILE])
-    report.write(replace(table, sweep=sweep, notes=(HOSTILE,)), [], tmp_path / "report.html")
+    document.write(replace(table, sweep=sweep, notes=(HOSTILE,)), [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     outline = Outline(page)
     assert len(outline.named("script")) == 1
@@ -179,7 +179,7 @@ def test_unfinished_jobs_and_problems_are_named(table, tmp_path):
     sweep = replace(
         table.sweep, unfinished=[("variant=x,seed=3", "killed (step 5 of 9)")], problems=["y: no metrics.json"]
     )
-    report.write(replace(table, sweep=sweep), [], tmp_path / "report.html")
+    document.write(replace(table, sweep=sweep), [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "variant=x,seed=3: killed (step 5 of 9)" in page
     assert "y: no metrics.json" in page
@@ -188,7 +188,7 @@ def test_unfinished_jobs_and_problems_are_named(table, tmp_path):
 
 def test_a_row_without_a_published_number_says_so(tmp_path):
     page = tmp_path / "report.html"
-    report.write(make(collect(synthetic.tau(tmp_path / "sweep", seeds=1))), [], page)
+    document.write(make(collect(synthetic.tau(tmp_path / "sweep", seeds=1))), [], page)
     told = ["not published" in row for row in rows_of(page.read_text())[1:]]
     assert told == [True, False, False, False, True]
 
@@ -201,7 +201,7 @@ def test_a_sparse_sweep_has_a_report_and_a_broken_picture_is_named(tmp_path):
     for picture in folder.glob("*/pictures/*.png"):
         picture.write_bytes(picture.read_bytes()[:60])
     table = make(collect(folder))
-    report.write(table, [], tmp_path / "report.html")
+    document.write(table, [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "step_000400.png cannot be read" in page
     assert "±" not in rows_of(page)[1]

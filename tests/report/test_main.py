@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from seglab import cli
-from seglab.sweep import __main__ as command
-from seglab.sweep import collect, cost
+from seglab.report import __main__ as command
+from seglab.report import collect, cost
+from tests.commands import run_apart
 
 TEXT_ONLY = ("--no-cost", "--no-plots", "--no-report")
 
@@ -16,7 +17,7 @@ TEXT_ONLY = ("--no-cost", "--no-plots", "--no-report")
 @pytest.fixture
 def call(monkeypatch, capsys):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["seglab.sweep", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["seglab.report", *map(str, arguments)])
         code = 0
         try:
             command.main()
@@ -101,13 +102,22 @@ def test_figures_and_report_are_part_of_the_command(folder, call):
 def test_help_needs_no_heavy_import():
     code = (
         "import sys, runpy; sys.argv = ['x', '--help']\n"
-        "try: runpy.run_module('seglab.sweep', run_name='__main__')\n"
+        "try: runpy.run_module('seglab.report', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'matplotlib', 'numpy', 'pandas', 'lightning'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "--baseline" in done.stdout
+
+
+def test_the_former_name_does_the_same_and_says_the_new_one(folder):
+    folder.rows({"linear": [0.5]})
+    now, before = (run_apart(".", *TEXT_ONLY, cwd=folder.path, module=f"seglab.{name}") for name in ("report", "sweep"))
+    assert before.stdout == now.stdout
+    first, *rest = before.stderr.splitlines()
+    assert "python -m seglab.report" in first
+    assert rest == now.stderr.splitlines()
 
 
 def networks():

@@ -6,8 +6,9 @@ import os
 import pytest
 
 from seglab.errors import ConfigError, DataError
-from seglab.run import born, whoami
-from seglab.sweep import collect
+from seglab.report import collect
+from seglab.runs.lock import born
+from seglab.runs.provenance import whoami
 
 
 def test_planned_factors_keep_their_order_and_numbers_are_sorted(folder):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from seglab.sweep import collect, cost, formats, grid, make
+from seglab.report import collect, cost, formats, grid, make
 
 PAPER = {"source": "SSA & Co_2024", "setting": "Net, ADE20K val", "metric": "mIoU", "values": {"a_1": 40.0}}
 

@@ -12,13 +12,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from seglab.errors import ConfigError
-from seglab.sweep import collect, make, plots
-from seglab.sweep.cost import Cost
-from seglab.sweep.plots import style
-from seglab.sweep.plots.cost import front
-from seglab.sweep.plots.factors import logarithmic
-from seglab.sweep.plots.runs import class_differences
-from tests.sweep import synthetic
+from seglab.report import collect, make, plots
+from seglab.report.cost import Cost
+from seglab.report.plots import style
+from seglab.report.plots.cost import front
+from seglab.report.plots.factors import logarithmic
+from seglab.report.plots.runs import class_differences
+from tests.report import synthetic
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from seglab.report.collect import same, written
 from seglab.scores import is_fraction, run_prefers_less
-from seglab.sweep.collect import same, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from seglab.sweep.table import Row, Table
+    from seglab.report.table import Row, Table
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito (2008), told apart by the colour-blind; without their yellow, which paper swallows."""

@@ -6,14 +6,14 @@ import itertools
 from typing import TYPE_CHECKING
 
 from seglab.errors import ConfigError
-from seglab.sweep.plots import style
+from seglab.report.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-    from seglab.sweep.table import Row, Table
+    from seglab.report.table import Row, Table
 
 MOST_NAMES = 12
 PLACES = (

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seglab.errors import ConfigError
-from seglab.sweep.plots import style
+from seglab.report.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from seglab.sweep.collect import Run
-    from seglab.sweep.table import Row, Table
+    from seglab.report.collect import Run
+    from seglab.report.table import Row, Table
 
 MOST_CLASSES = 40
 SMOOTH_FROM = 60  # points of a curve

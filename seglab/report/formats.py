@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seglab.sweep.collect import same
-from seglab.sweep.plots import style
-from seglab.sweep.table import said
+from seglab.report.collect import same
+from seglab.report.plots import style
+from seglab.report.table import said
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from seglab.sweep.table import Grid, Row, Table
+    from seglab.report.table import Grid, Row, Table
 
 NONE = "–"
 NOT_PUBLISHED = "not published"

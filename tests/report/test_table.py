@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from seglab.errors import ConfigError
-from seglab.sweep import collect, grid, make
+from seglab.report import collect, grid, make
 
 PAPER = {
     "source": "A paper, Table 1",
