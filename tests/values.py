@@ -33,7 +33,9 @@ from seglab.types import IGNORE, Batch
 FILE = Path(__file__).with_suffix(".json")
 COMMAND = "python -m tests.values --write"
 TOLERANCE = 1e-9
-"""Of a tensor's root mean square, or of a scalar's magnitude."""
+"""Of a tensor's root mean square, or of a scalar's magnitude, where these are not below :data:`LEAST`."""
+LEAST = 1e-6
+"""What is zero but for rounding differs by more than a part of itself."""
 SAMPLES = 5
 B, K, C = 2, 5, 6
 MAP, IMAGE = (20, 24), (40, 48)
@@ -107,16 +109,17 @@ def double() -> Iterator[None]:
 # Values
 
 
-def summary(x: Tensor) -> dict[str, Any]:
-    """A tensor in a few numbers, which no exchange of two elements leaves alone."""
+def brief(x: Tensor) -> dict[str, Any]:
+    """A tensor in two numbers, which no exchange of two elements leaves alone."""
     x = x.detach().flatten()
-    places = torch.linspace(0, len(x) - 1, SAMPLES).round().long()
-    return {
-        "rms": float(x.square().mean().sqrt()),
-        "mean": float(x.mean()),
-        "waved": float((x * wave((len(x),), 0.3)).mean()),
-        "samples": x[places].tolist(),
-    }
+    return {"rms": float(x.square().mean().sqrt()), "waved": float((x * wave((len(x),), 0.3)).mean())}
+
+
+def summary(x: Tensor) -> dict[str, Any]:
+    """These two, the mean and some elements."""
+    flat = x.detach().flatten()
+    places = torch.linspace(0, len(flat) - 1, SAMPLES).round().long()
+    return {**brief(x), "mean": float(flat.mean()), "samples": flat[places].tolist()}
 
 
 def branches(output: Output) -> dict[str, Tensor]:
@@ -154,7 +157,11 @@ def of_classifier(option: str, *overrides: str) -> dict[str, Any]:
     found = {f"{option}/unlabelled/{name}": value for name, value in of_output(without).items()}
     found |= {f"{option}/labelled/{name}": value for name, value in of_output(output).items()}
     found |= {f"{option}/loss/{name}": of_loss(term(output, given), feature) for name, term in criterion.named()}
-    return found | {f"{option}/loss": of_loss(criterion(output, given).total, feature)}
+    total = criterion(output, given).total
+    found[f"{option}/loss"] = of_loss(total, feature)
+    total.backward()
+    learnt = {name: parameter.grad for name, parameter in classifier.named_parameters()}
+    return found | {f"{option}/gradient/{name}": None if x is None else brief(x) for name, x in learnt.items()}
 
 
 def classes() -> list[str]:
@@ -231,7 +238,9 @@ def unequal(found: Any, expected: Any, what: str = "", scale: float | None = Non
         for place, pair in enumerate(zip(found, expected, strict=True)):
             yield from unequal(*pair, f"{what} {place}", scale)
     elif isinstance(found, float) and isinstance(expected, float):
-        if not abs(found - expected) <= TOLERANCE * (abs(expected) if scale is None else scale):  # NaN differs
+        if not abs(found - expected) <= TOLERANCE * max(
+            abs(expected) if scale is None else scale, LEAST
+        ):  # NaN differs
             yield f"{what} is {found!r}, stored {expected!r}"
     elif found != expected or type(found) is not type(expected):
         yield f"{what} is {found!r}, stored {expected!r}"
