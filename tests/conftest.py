@@ -22,6 +22,11 @@ TINY = [
 SMALL_NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
 
 
+def options(group: str) -> list[str]:
+    """The options of a configuration group, so that a new one is tested without being listed."""
+    return sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))
+
+
 @lru_cache
 def composed_once(overrides: tuple[str, ...]) -> str:
     """A training's configuration as JSON, for a run folder to be filled in."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -11,7 +14,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from seglab import build, cli
+from seglab import build, cli, evaluate, load
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
@@ -23,53 +26,84 @@ OPTIONS = sorted(
     for path in ROOT.rglob("*.yaml")
     if path.parent not in (ROOT, ROOT / "base")  # roots, and what several files share: nothing to choose
 )
-RUN = {
-    "heads", "augment", "callbacks", "classifier", "debug", "decoder", "evaluation", "experiment", "logger", "metrics",
-    "optim", "task", "trainer",
-}  # fmt: skip
-"""Groups whose options train two steps. Backbones and ablations have walks below, data sets one in tests/data on their
-miniatures, several processes one in test_train.py, launchers and searches theirs in tests/multirun."""
-ELSEWHERE = {("trainer", "ddp")}
+ELSEWHERE = {"backbone", "ablation", "data", "launcher", "search", "hydra/sweeper"}
+"""Groups whose options are not simply trained with. Backbones and ablations have walks below, data sets one in tests/data
+on their miniatures; launchers, searches and sweepers start jobs and have tests in tests/multirun."""
+
+
+def listed(root: Path) -> set[str]:
+    """The groups in a root's defaults list."""
+    entries = [entry for entry in yaml.safe_load(root.read_text())["defaults"] if isinstance(entry, dict)]
+    return {key.removeprefix("override ").lstrip("/").split("@")[0] for entry in entries for key in entry}
+
+
+ROOTS = {path.stem: listed(path) for path in ROOT.glob("*.yaml")}
+
+
+def root_of(group: str) -> str:
+    """The command that a group belongs to: training, if no other command lists it."""
+    return next((root for root in ("train", *ROOTS) if group in ROOTS[root]), "train")
+
+
+def choice(group: str, option: str) -> str:
+    """The override that chooses an option; one of a group that no command lists is added."""
+    return f"{'' if group in ROOTS[root_of(group)] else '+'}{group}={option}"
 
 
 def of(group: str) -> list[str]:
     return [option for g, option in OPTIONS if g == group]
 
 
+def test_every_group_that_is_walked_elsewhere_is_there():
+    assert {group for group, _ in OPTIONS} >= ELSEWHERE
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda x: x)
-def test_every_option_composes(group, option, compose):
-    cfg = compose("train", [f"{group}={option}"])
-    assert cfg["seed"] == 0
+def test_every_option_composes(group, option):
+    cli.register_resolvers()
+    root = root_of(group)
+    with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
+        made = hydra.compose(root, [choice(group, option), *(["run_dir=."] if root == "train" else [])])
+    OmegaConf.to_container(made, resolve=True)
+
+
+@lru_cache
+def evaluation() -> dict[str, Any]:
+    """The options of ``seglab.evaluate``, without a checkpoint."""
+    return cli.compose("evaluate", ["ckpt=none", "output=none", "trainer.accelerator=cpu", "pictures=0"])
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [o for o in OPTIONS if o[0] in RUN and o not in ELSEWHERE], ids=lambda x: x
+    ("group", "option"), [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "train"], ids=lambda x: x
 )
-def test_every_option_trains_saves_and_opens_again(group, option, compose, tmp_path):
-    chosen = [f"{group}={option}", *TINY, *SMALL_NET]
-    if option in ("wandb", "many"):
-        chosen += ["logger.wandb.mode=offline"]
-    if group == "debug":
+def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, tmp_path):
+    chosen = [choice(group, option), *TINY, *SMALL_NET, "trainer.devices=1"]
+    if group == "debug":  # it says itself how little is trained
         chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
     if group == "experiment":  # on a small network and one process, with everything else as published
-        chosen += [
-            "data=scenes",
-            "backbone=resnet18",
-            "trainer=default",
-            "trainer.devices=1",
-            "trainer.precision=32-true",
-        ]
+        chosen += ["data=scenes", "backbone=resnet18", "trainer=default", "trainer.precision=32-true"]
         chosen.remove(SMALL_NET[0])
     cfg = compose("train", chosen)
-    results = fit(cfg, tmp_path / "run")
-    assert 0 <= results["test/mIoU"] <= 1
-    from seglab import load
+    if "wandb" in (cfg["logger"] or {}):
+        cfg["logger"]["wandb"]["mode"] = "offline"
+    fit(cfg, tmp_path / "run")
 
-    network = load(tmp_path / "run/checkpoints/last.ckpt")
-    image = torch.randn(1, 3, 48, 64)
-    with torch.no_grad():
-        assert torch.equal(network(image).logits, network(image).logits)
-        assert network(image).missing() >= type(network(image)).label_branches()
+    ckpt = tmp_path / "run/checkpoints/last.ckpt"
+    trained, start = load(ckpt).state_dict(), build.build_module(cfg, build.build_data(cfg).spec).model
+    parts = {name.split(".")[0] for name, p in start.named_parameters() if p.requires_grad}
+    change = {name: (p - trained[name]).abs().max() for name, p in start.named_parameters()}
+    moved = {name.split(".")[0] for name, most in change.items() if most > 1e-9}
+    assert {"backbone", "decoder", "classifier"} <= parts
+    assert moved == parts, "every part learns"
+
+    limit = {"limit_test_batches": cfg["trainer"].get("limit_test_batches")}
+    options = {**evaluation(), "ckpt": str(ckpt), "output": str(tmp_path / "evaluated")}
+    evaluate.score({**options, "trainer": {**options["trainer"], **limit}})
+    first, again = (json.loads((tmp_path / f"{name}/metrics.json").read_text()) for name in ("run", "evaluated"))
+    scores = {key: first[key] for key in first.keys() & again if key.startswith("test/")}
+    assert {key for key, value in scores.items() if isinstance(value, float)} > {"test/loss"}
+    for key, value in scores.items():
+        assert again[key] == (value if isinstance(value, list | str) else pytest.approx(value, rel=1e-5)), key
 
 
 @pytest.mark.parametrize("option", of("backbone"))

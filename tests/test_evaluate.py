@@ -63,8 +63,8 @@ def score(tmp_path, compose):
     return run
 
 
-def by_hand(ckpt, root) -> float:
-    """mIoU of the whole set, from the pictures and a loop over classes."""
+def by_hand(ckpt, root, branch: str = "logits") -> float:
+    """mIoU of the whole validation split, from the pictures and a loop over classes."""
     model = seglab.load(ckpt)
     mean, std = (torch.tensor(model.description.config["augment"][k]).view(3, 1, 1) for k in ("mean", "std"))
     predictions, labels = [], []
@@ -72,7 +72,7 @@ def by_hand(ckpt, root) -> float:
         image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
         label = np.array(Image.open(root / "labels/val" / path.name))
         with torch.no_grad():
-            logits = model(((image - mean) / std)[None]).logits
+            logits = getattr(model(((image - mean) / std)[None]), branch)
         resized = torch.nn.functional.interpolate(logits, size=label.shape, mode="bilinear", align_corners=False)
         predictions.append(resized.argmax(1).numpy().ravel()[label.ravel() != IGNORE])
         labels.append(label.ravel()[label.ravel() != IGNORE])
@@ -146,11 +146,11 @@ def test_the_data_sets_own_name_of_the_split_is_said(saved, score, tmp_path, cap
 
 
 @pytest.mark.parametrize("given", ["auto", "null"])
-def test_a_checkpoint_without_a_test_split_is_asked_for_another(saved, score, given):
+def test_a_checkpoint_without_a_test_split_is_asked_for_another(saved, score, root, given):
     ckpt = saved(f"data.splits.test={given}")
     with pytest.raises(ConfigError, match=r"split=test: folder has no such split.*hidden, train, val.*split=val"):
         score(ckpt)
-    assert 0 <= score(ckpt, "split=val")["mIoU"] <= 1
+    assert score(ckpt, "split=val")["mIoU"] == pytest.approx(by_hand(ckpt, root), abs=1e-12)
 
 
 def test_a_split_that_is_not_there_is_refused_by_the_key_that_was_typed(saved, score):
@@ -160,9 +160,11 @@ def test_a_split_that_is_not_there_is_refused_by_the_key_that_was_typed(saved, s
 
 
 def test_contours_and_calibration_are_an_option(saved, score):
-    results = score(saved(), "metrics=full")
-    assert 0 <= results["mBoundaryIoU"] <= 1
-    assert results["NLL"] > 0
+    ckpt = saved()
+    plain, full = score(ckpt), score(ckpt, "metrics=full")
+    assert {"mBoundaryIoU", "NLL", "ECE"} <= full.keys() - plain.keys()
+    assert full["mIoU"] == plain["mIoU"]
+    assert 0 < full["NLL"] < 2 * math.log(4), "near that of an untrained network of 4 classes"
 
 
 def test_the_oracle_reads_the_labels_and_says_so(saved, score, tmp_path, capsys):
@@ -178,7 +180,12 @@ def test_the_oracle_reads_the_labels_and_says_so(saved, score, tmp_path, capsys)
     "protocol", [["evaluation.flip=true"], ["evaluation.mode=slide", "evaluation.window=24", "evaluation.stride=16"]]
 )
 def test_the_oracle_follows_windows_and_flips(saved, score, protocol):
-    assert 0 <= score(saved("classifier=cac"), "oracle=true", *protocol)["mIoU"] <= 1
+    ckpt = saved("classifier=cac")
+    choices = (["oracle=true", *protocol], ["oracle=true"], protocol)
+    found, whole, predicted = (score(ckpt, *choice)["matrix"] for choice in choices)
+    assert found.sum() == whole.sum() == predicted.sum()
+    assert not np.array_equal(found, whole)
+    assert not np.array_equal(found, predicted)
 
 
 @pytest.mark.parametrize(
@@ -255,11 +262,12 @@ def test_a_training_runs_folder_is_not_written_over(saved, score, tmp_path):
         score(saved())
 
 
-def test_callbacks_for_insight_look_at_a_checkpoint(saved, score, tmp_path):
+def test_callbacks_for_insight_look_at_a_checkpoint(saved, score, root, tmp_path):
     pytest.importorskip("sklearn")
     chosen = "callbacks=[context_gap,tau_calibration,prototype_report,feature_projection]"
-    metrics = score(saved("classifier=cac"), "split=val", chosen)
-    assert 0 <= metrics["mIoU_coarse"] <= 1
+    ckpt = saved("classifier=cac")
+    metrics = score(ckpt, "split=val", chosen)
+    assert metrics["mIoU_coarse"] == pytest.approx(by_hand(ckpt, root, "coarse"), abs=1e-12)
     assert metrics["context_gap"] == pytest.approx(metrics["mIoU_oracle"] - metrics["mIoU"])
     written = {path.name for path in (tmp_path / "evaluated/insight").iterdir()}
     assert {"context_gap_test.csv", "tau_calibration_test.png", "prototypes_test.png"} <= written

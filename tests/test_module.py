@@ -7,7 +7,7 @@ from seglab import build
 from seglab.losses.base import Criterion
 from seglab.train import fit
 from seglab.types import IGNORE, Batch
-from tests.conftest import SMALL_NET, TINY
+from tests.conftest import SMALL_NET, TINY, options
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_oracle_is_another_prediction_of_the_same_weights(made):
     assert not torch.equal(*found)
 
 
-@pytest.mark.parametrize("classifier", ["linear", "cac", "ssa"])
+@pytest.mark.parametrize("classifier", options("classifier"))
 def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(made, classifier):
     module = made(f"classifier={classifier}", "heads=fcn").train()
     b = batch(12, void=True)

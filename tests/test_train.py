@@ -45,7 +45,6 @@ def test_a_run_leaves_everything_that_explains_it(ssa_run):
 
 def test_metrics_hold_the_mean_and_the_classes(ssa_run):
     metrics = json.loads((ssa_run[1] / "metrics.json").read_text())
-    assert 0 <= metrics["test/mIoU"] <= 1
     known = [v for v in metrics["test/IoU"] if v is not None]
     assert metrics["test/mIoU"] == pytest.approx(sum(known) / len(known), abs=1e-9)
     assert len(known) == metrics["test/classes"]

@@ -14,7 +14,7 @@ from seglab.callbacks.loss_components import LossComponents, measure, untouched
 from seglab.errors import ConfigError
 from seglab.losses import Criterion, CrossEntropy
 from seglab.types import Batch
-from tests.conftest import SMALL_NET, TINY
+from tests.conftest import SMALL_NET, TINY, options
 
 QUIET = ["callbacks.progress=null", "callbacks.class_table=null", "callbacks.pictures=null", "test=null",
          "trainer.log_every_n_steps=1"]  # fmt: skip
@@ -60,7 +60,7 @@ def same(a, b):
     return all((x is None and y is None) or torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("classifier", ["linear", "cosine", "cac", "ssa"])
+@pytest.mark.parametrize("classifier", options("classifier"))
 def test_weights_running_statistics_and_gradients_are_the_same_bits_with_it(train, classifier):
     choice = [f"classifier={classifier}", "classifier.dropout=0.5", "heads=fcn"]
     _, plain, gradients = train("plain", *QUIET, *choice)

@@ -282,6 +282,10 @@ def files(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def test_every_dataset_of_conf_has_a_miniature(mini):
+    assert set(files("data")) - {"scenes"} == set(mini.ALL), "scenes are drawn; the others are written by miniatures.py"
+
+
 @pytest.mark.parametrize("augment", files("augment"))
 def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, tmp_path):
     made = mini.ALL[each](tmp_path)

@@ -16,7 +16,7 @@ from seglab.data import check
 from seglab.errors import ConfigError, DataError
 from seglab.inference import Protocol, infer
 from seglab.ops.resize import resize_argmax
-from tests.conftest import SMALL_NET
+from tests.conftest import SMALL_NET, options
 
 QUICK = [
     "data=folder", "data.num_workers=0", "data.batch_size=2", "augment.crop=[32,32]", "logger=none",
@@ -107,7 +107,7 @@ def test_one_value_for_batch_normalisation_is_refused_with_the_nearest_batch_tha
     tiny = [f"decoder={decoder}", f"augment.crop={crop}", "augment.ratio=null"]
     with pytest.raises(ConfigError, match=r"data\.batch_size=1 with an image of 8x8.*set data\.batch_size=2"):
         fit(*tiny, "data.batch_size=1")
-    assert fit(*tiny)["val/mIoU"] >= 0
+    assert fit(*tiny)["step"] == 1
 
 
 SLIVERS = [(1, 1), (1, 20000), (20000, 1)]
@@ -117,11 +117,12 @@ SLIVERS = [(1, 1), (1, 20000), (20000, 1)]
 def test_images_one_pixel_wide_are_trained_on_and_validated(add, fit, size):
     add("train", checks(size), checks(size, (1, 0)))
     add("val", checks(size))
-    assert 0 <= fit()["val/mIoU"] <= 1
+    labelled = [accuracy for accuracy in fit()["val/Acc"] if accuracy is not None]
+    assert len(labelled) == len(np.unique(checks(size)))
 
 
-@pytest.mark.parametrize("decoder", ["fpn", "fcn", "upernet", "mlp"])
-@pytest.mark.parametrize("classifier", ["linear", "cosine", "cac", "ssa"])
+@pytest.mark.parametrize("decoder", options("decoder"))
+@pytest.mark.parametrize("classifier", options("classifier"))
 def test_every_network_reads_images_one_pixel_wide(compose, decoder, classifier):
     made = compose("train", [f"decoder={decoder}", f"classifier={classifier}", *SMALL_NET])
     model = build.build_model(made, 2).eval()
@@ -142,8 +143,8 @@ def test_names_as_long_as_a_file_system_allows_are_trained_on_and_drawn(add, fit
     for split in ("train", "val"):
         add(split, *[checks()] * 2, name=name)
     fit()
-    options = [f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'evaluated'}", "split=val", "pictures=1"]
-    evaluate.score(cli.compose("evaluate", [*options, "trainer.accelerator=cpu"]))
+    chosen = [f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'evaluated'}", "split=val", "pictures=1"]
+    evaluate.score(cli.compose("evaluate", [*chosen, "trainer.accelerator=cpu"]))
     (drawn,) = (tmp_path / "evaluated/pictures").rglob("*.png")
     assert drawn.name == name.format(0) + ".png"
 
