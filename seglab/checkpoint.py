@@ -19,10 +19,10 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -82,14 +82,6 @@ class Description:
     """Of the network's tensors, the same for a checkpoint and its export; None in files from before there was one."""
 
 
-class Loaded(NamedTuple):
-    """What became of the tensors when a network was initialised from another's."""
-
-    kept: list[str]
-    new: list[str]
-    dropped: list[str]
-
-
 def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint, tensors and plain data only.
 
@@ -126,7 +118,7 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
             f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — "
             "expected a checkpoint written by seglab, or a plain state dict"
         )
-    return formats.named_heads_of(content) if is_format(content.get(KEY), 1) else content
+    return formats.named_heads_of(content, KEY) if is_format(content.get(KEY), 1) else content
 
 
 def is_format(stored: Any, number: int) -> bool:
@@ -220,7 +212,7 @@ def open_file(
         CheckpointError: unreadable, damaged, or with weights that are not finite (unless they are allowed).
     """
     path = locate(path)
-    tensors, stored, step = _content(path, device)
+    tensors, stored, step = raw(path, device)
     description = _description(stored, step, path)
     verify(tensors, stored, path, allow_nonfinite)
     return tensors, description
@@ -229,7 +221,7 @@ def open_file(
 def describe(path: str | Path) -> Description:
     """What a checkpoint, exported folder or run folder says about itself; the tensors are not looked at."""
     path = locate(path)
-    _, stored, step = _content(path, mmap=True)
+    _, stored, step = raw(path, mmap=True)
     return _description(stored, step, path)
 
 
@@ -238,7 +230,7 @@ def described(content: Mapping[str, Any], path: Path) -> Description:
     return _description(content.get(KEY), content.get("global_step", 0), path)
 
 
-def _content(path: Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[str, Tensor], Any, int]:
+def raw(path: Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[str, Tensor], Any, int]:
     """A file's tensors (none of a safetensors file with ``mmap``), its record as it stands there, and its step."""
     if path.suffix == ".safetensors":
         stored = atomic.read_json(path.with_name("config.json"))
@@ -259,8 +251,6 @@ def verify(tensors: Mapping[str, Tensor], stored: Any, path: Path, allow_nonfini
         CheckpointError: says which.
     """
     sums = stored.get("checksum") if isinstance(stored, Mapping) else None
-    if is_format(stored, 1) and len(deployed(tensors)) < len(tensors):  # its checksum was over the head as well
-        sums = None
     if isinstance(sums, Mapping) and sums.get("network") not in (None, checksum(deployed(tensors))):
         raise CheckpointError(
             f"{path} is damaged: its tensors are not those that were written (the checksum differs) — take it from its "
@@ -355,47 +345,6 @@ def grouped(names: Any) -> str:
         module = ".".join(name.split(" ")[0].split(".")[:2])
         modules[module] = modules.get(module, 0) + 1
     return ", ".join(f"{module} ({count})" for module, count in modules.items())
-
-
-def init_from(
-    model: nn.Module, path: str | Path, allow_nonfinite: bool = False, classes: Sequence[str] | None = None
-) -> Loaded:
-    """Start from another network's weights: tensors of the same name and shape are loaded, and all are accounted for.
-
-    Args:
-        classes: of the network, in their order. Where the file's differ the log says so: rows of a classifier fit by
-            their number, whatever they stand for.
-
-    Raises:
-        CheckpointError: unreadable or damaged; not a single tensor fits.
-    """
-    path = locate(path)
-    tensors, stored, _ = _content(path)
-    trust.refuse_interpolations(stored, str(path))
-    verify(tensors, stored, path, allow_nonfinite)
-    own = model.state_dict()
-    fitting = {name: value for name, value in tensors.items() if name in own and value.shape == own[name].shape}
-    if not fitting:
-        raise CheckpointError(
-            f"{path}: none of its {len(tensors)} tensors fits the network — found names such as "
-            f"{', '.join(list(tensors)[:2]) or 'none'}, expected {', '.join(list(own)[:2])}; check backbone=, decoder= "
-            "and classifier="
-        )
-    model.load_state_dict(fitting, strict=False)
-    loaded = Loaded(sorted(fitting), sorted(own.keys() - fitting.keys()), sorted(tensors.keys() - fitting.keys()))
-    log.info("started from %s: %d tensors kept", path, len(loaded.kept))
-    for kind, names in (("new (random)", loaded.new), ("dropped", loaded.dropped)):
-        if names:
-            log.info("  %d %s: %s", len(names), kind, grouped(names))
-    theirs = stored["spec"].get("classes") if isinstance(stored, Mapping) and "spec" in stored else None
-    if (
-        classes is not None
-        and theirs not in (None, list(classes))
-        and any("classifier." in name for name in loaded.kept)
-    ):
-        first = next((pair for pair in zip(theirs, classes, strict=False) if len(set(pair)) > 1), ("more", "fewer"))
-        log.warning("its classifier was trained for other classes or another order of them (%s is now %s)", *first)
-    return loaded
 
 
 def export_safetensors(model: nn.Module, description: Description, folder: str | Path) -> Path:

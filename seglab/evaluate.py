@@ -84,7 +84,9 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     if not options["trust"]:
         trust.check(config, PARTS, str(stored.path))
     # An exported network has no heads: their loss terms are left out.
-    lacking = [head for head in config["heads"] if not any(name.startswith(f"heads.{head}.") for name in tensors)]
+    lacking = [
+        head for head in config.get("heads") or {} if not any(name.startswith(f"heads.{head}.") for name in tensors)
+    ]
     criterion = build.build_criterion(config).without(lacking)
     model = build.network(tensors, stored, options["trust"], criterion)
     data = build.build_data(config)

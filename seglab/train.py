@@ -43,8 +43,9 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     """
     options.check(config, options.TRAIN)
 
-    from seglab import build, checkpoint, loggers, resume
+    from seglab import build, loggers, resume
     from seglab.callbacks.checkpoints import kept_by, scores
+    from seglab.initialise import init_from
     from seglab.runs.folder import RunFolder
 
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
@@ -57,7 +58,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
         path = resume.start(config, run.path, module, trainer)
         if config["init_from"] and path is None:
-            checkpoint.init_from(module.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
+            init_from(module.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
         if run.writes:

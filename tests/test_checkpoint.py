@@ -20,6 +20,7 @@ from seglab.checksum import checksum
 from seglab.data.spec import DatasetSpec
 from seglab.errors import CheckpointError
 from seglab.inference import Protocol
+from seglab.initialise import init_from
 from seglab.runs import atomic
 
 SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 0, 9), (8, 8, 8), (0, 7, 0)))
@@ -267,7 +268,7 @@ def test_tensors_that_are_not_those_written_are_refused(saved, damage):
     else:
         state["model.decoder.convs.0.0.weight"] = state["model.decoder.convs.0.0.weight"].flatten()
     torch.save(made, saved)
-    for opened in (build.load, lambda path: checkpoint.init_from(build_model(CONFIG, 3), path)):
+    for opened in (build.load, lambda path: init_from(build_model(CONFIG, 3), path)):
         with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged.*checksum"):
             opened(saved)
 
@@ -389,7 +390,7 @@ def test_init_from_accounts_for_every_tensor(model, saved, caplog):
     caplog.set_level("INFO", "seglab")
     torch.manual_seed(1)
     other = build_model(CONFIG, 5)
-    loaded = checkpoint.init_from(other, saved)
+    loaded = init_from(other, saved)
     assert set(loaded.new) == set(loaded.dropped) == {n for n in other.state_dict() if n.startswith("classifier.")}
     assert len(loaded.kept) + len(loaded.new) == len(other.state_dict())
     assert torch.equal(other.state_dict()[loaded.kept[0]], model.state_dict()[loaded.kept[0]])
@@ -400,7 +401,7 @@ def test_init_from_accounts_for_every_tensor(model, saved, caplog):
 def test_init_from_says_when_the_rows_of_a_classifier_stand_for_other_classes(saved, caplog):
     for classes, said in ((SPEC.classes, False), (SPEC.classes[::-1], True)):
         caplog.clear()
-        checkpoint.init_from(build_model(CONFIG, 3), saved, classes=classes)
+        init_from(build_model(CONFIG, 3), saved, classes=classes)
         assert ("sky is now tree" in caplog.text) == said
 
 
@@ -410,10 +411,10 @@ def test_init_from_takes_a_plain_state_dict_and_an_export(model, saved, tmp_path
     checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     for path in (tmp_path / "plain.pth", tmp_path / "export"):
         other = build_model(CONFIG, 3)
-        assert checkpoint.init_from(other, path).new == []
+        assert init_from(other, path).new == []
         assert same(other, model)
 
 
 def test_init_from_weights_of_which_none_fits_is_refused(saved):
     with pytest.raises(CheckpointError, match="none of its"):
-        checkpoint.init_from(nn.Linear(2, 2), saved)
+        init_from(nn.Linear(2, 2), saved)

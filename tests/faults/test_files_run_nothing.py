@@ -27,6 +27,7 @@ import seglab
 from seglab import build, checkpoint, cli, evaluate, export, predict, resume
 from seglab.backbones import weights
 from seglab.errors import CheckpointError, UserError
+from seglab.initialise import init_from
 from seglab.report import __main__ as sweep
 from seglab.train import fit
 from tests.conftest import SMALL_NET, TINY
@@ -110,7 +111,7 @@ def through_resume(path, good, out):
 
 
 def through_init_from(path, good, out):
-    checkpoint.init_from(copy.deepcopy(good[3].model), path)
+    init_from(copy.deepcopy(good[3].model), path)
 
 
 DOORS = {
