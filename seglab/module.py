@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from seglab import checkpoint as checkpoints
-from seglab.classifiers.base import Output
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
 from seglab.inference import Protocol, infer
 from seglab.losses.base import Criterion
 from seglab.segmenter import Segmenter
-from seglab.types import Batch
+from seglab.types import Batch, Output
 
 
 @dataclass(frozen=True)

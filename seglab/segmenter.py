@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from seglab.classifiers.base import Classifier, Output, is_of
+from seglab.classifiers.base import Classifier
 from seglab.decoders.base import Decoder
 from seglab.errors import ConfigError
 from seglab.heads.base import Head
-from seglab.types import Size
+from seglab.types import Output, Size, is_of
 
 if TYPE_CHECKING:
     from seglab.checkpoint import Description

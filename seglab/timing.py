@@ -46,7 +46,7 @@ def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.
 
     coarse = torch.randint(classes, (batch, -(-size[0] // 16), -(-size[1] // 16)))
     label = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : size[0], : size[1]]
-    return Batch(torch.randn(batch, 3, *size).to(device), label.to(device), ("",) * batch)
+    return Batch(image=torch.randn(batch, 3, *size).to(device), label=label.to(device), names=("",) * batch)
 
 
 def measure(

@@ -1,13 +1,14 @@
-"""What travels between the pieces.
+"""What travels between the rooms.
 
 Shapes, here and everywhere: B images, K classes, C channels, H x W pixels of image or label, h x w of a feature map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -18,20 +19,22 @@ IGNORE = 255
 """Label of a pixel that counts nowhere: in no loss, no gradient, no metric."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batch:
-    """A batch of images of one size with their labels.
+    """A batch of images of one size with whatever is known about them; a field is None where the data has none of it.
 
-    In training the label has the image's size. In evaluation the image may be resized and the label never is:
+    In training a label has the image's size. In evaluation the image may be resized and the label never is:
     ``label.shape[-2:]`` is then the size at which the prediction is compared.
     """
 
     image: Tensor
-    """[B, 3, H, W] float32, normalised RGB."""
-    label: Tensor | None
-    """[B, H, W] int64 train ids, ``IGNORE`` where void; None for a split without labels."""
+    """[B, 3, H, W] RGB, float32 and normalised."""
     names: tuple[str, ...]
     """One name per image: its path below the dataset's root, without suffix."""
+    label: Tensor | None = None
+    """[B, H, W] int64 train ids, ``IGNORE`` where void."""
+    category: Tensor | None = None
+    """[B] int64 class of the whole image."""
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -42,6 +45,79 @@ class Batch:
         changed: dict[str, Any] = {name: function(x) for name, x in values.items() if isinstance(x, Tensor)}
         return replace(self, **changed)
 
+    def corner(self, size: int) -> Batch:
+        """The top left ``size`` x ``size`` pixels of every map (image, label); what has no pixels stays whole."""
+        return self.map(lambda x: x[..., :size, :size] if x.ndim > 2 else x)
+
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory (called by the DataLoader)."""
         return self.map(Tensor.pin_memory)
+
+
+FROM_LABELS = MappingProxyType({"from_labels": True})
+"""``field(default=None, metadata=FROM_LABELS)``: a field of an :class:`Output` that needs the ground truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What a network says about a batch. Loss terms and metrics read it by the names of its branches.
+
+    A branch is a field that the classifier fills, or an entry of ``extra``, which decoder and heads add by name.
+    """
+
+    logits: Tensor
+    """[B, K, h, w] the prediction, at feature resolution; [B, K] of a network that classifies whole images."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was wanted beside the classifier's own: ``feature`` [B, C, h, w], the decoder's branches, the heads'."""
+
+    def read(self, branch: str) -> Tensor | None:
+        """A branch by its name; None where it was not computed."""
+        return self.extra[branch] if branch in self.extra else getattr(self, branch, None)
+
+    @classmethod
+    def branches(cls) -> frozenset[str]:
+        """Names of the branches that the classifier fills."""
+        return frozenset(f.name for f in fields(cls) if f.name != "extra")
+
+    @classmethod
+    def label_branches(cls) -> frozenset[str]:
+        """Names of the fields that are computed from labels."""
+        return frozenset(f.name for f in fields(cls) if f.metadata.get("from_labels"))
+
+    def missing(self) -> frozenset[str]:
+        """Names of the fields that this output leaves empty."""
+        return frozenset(name for name in self.branches() if getattr(self, name) is None)
+
+
+def is_of(branch: str, head: str) -> bool:
+    """Whether a branch is published by the head of that name."""
+    return branch == head or branch.startswith(f"{head}.")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that says how good a network is: what it is called, which direction is better, how it is written.
+
+    The direction and the unit of everything that sweeps, checkpoints, searches, tables and plots show are read from
+    here; no code derives them from a name.
+    """
+
+    name: str
+    """As in ``metrics.json``, without the stage: ``mIoU`` of ``test/mIoU``."""
+    direction: Literal["max", "min"] = "max"
+    """``max``: more is better; ``min``: less is."""
+    unit: str = ""
+    """``percent``: a fraction from 0 to 1 that is shown times 100; anything else is written behind the number."""
+
+    @property
+    def lower(self) -> bool:
+        """Whether less is better."""
+        return self.direction == "min"
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether one value is better than another."""
+        return value < other if self.lower else value > other
+
+    def record(self) -> dict[str, str]:
+        """As plain data, as a run stores it."""
+        return {"name": self.name, "direction": self.direction, "unit": self.unit}

@@ -131,7 +131,7 @@ def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gra
     module = build.build_module(cfg, data.spec, probe=data.probe())
     K = module.spec.num_classes
     label = torch.randint(K, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
+    batch = Batch(image=torch.randn(2, 3, 64, 64), label=label, names=("a", "b"))
     losses = module.criterion(module(batch.image, batch.label), batch)
     losses.total.backward()
     without = [name for name, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
@@ -163,7 +163,7 @@ def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
         data = build.build_data(job.config)
         module = build.build_module(job.config, data.spec, probe=data.probe())
         label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-        batch = Batch(torch.randn(2, 3, 64, 64), label, ("a", "b"))
+        batch = Batch(image=torch.randn(2, 3, 64, 64), label=label, names=("a", "b"))
         losses = module.criterion(module(batch.image, batch.label), batch)
         losses.total.backward()
         assert losses.total.isfinite()

@@ -21,7 +21,9 @@ def made(compose):
 
 def batch(K, size=(48, 64), void=False):
     label = torch.randint(K, (2, size[0] // 8, size[1] // 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    return Batch(torch.randn(2, 3, *size), torch.full_like(label, IGNORE) if void else label, ("a", "b"))
+    return Batch(
+        image=torch.randn(2, 3, *size), label=torch.full_like(label, IGNORE) if void else label, names=("a", "b")
+    )
 
 
 def test_one_forward_pass_serves_prediction_metrics_and_losses(made, monkeypatch):

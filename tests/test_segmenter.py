@@ -78,7 +78,7 @@ def test_a_decoders_branch_an_auxiliary_head_and_a_head_of_two_branches_go_toget
     output = made.model(IMAGE, wanted=made.wanted)
     assert output.extra.keys() == made.wanted - {"logits"}
     label = torch.zeros(2, 64, 64, dtype=torch.int64)
-    losses = made.criterion(output, Batch(IMAGE, label, ("a", "b")))
+    losses = made.criterion(output, Batch(image=IMAGE, label=label, names=("a", "b")))
     assert losses.parts.keys() == {"main", "aux", "coarse_logits", "two_a", "two_b"}
 
 
@@ -127,7 +127,7 @@ def test_the_probe_changes_neither_buffers_nor_random_numbers_nor_gradients(comp
     made.model.train()
     torch.manual_seed(3)
     build.freeze_unreached(
-        made.model, made.criterion, Batch(IMAGE, torch.zeros(2, 64, 64, dtype=torch.int64), ("", ""))
+        made.model, made.criterion, Batch(image=IMAGE, label=torch.zeros(2, 64, 64, dtype=torch.int64), names=("", ""))
     )
     drawn = torch.rand(1)
     torch.manual_seed(3)
@@ -146,7 +146,7 @@ def test_what_is_trained_does_not_depend_on_the_labels_of_the_probe(classifier, 
         torch.randint(12, (2, 64, 64)),
     ):
         made = module(compose, "heads=fcn", f"classifier={classifier}", probe=False)
-        build.freeze_unreached(made.model, made.criterion, Batch(IMAGE, label, ("", "")))
+        build.freeze_unreached(made.model, made.criterion, Batch(image=IMAGE, label=label, names=("", "")))
         found.append(trained(made))
     assert found[0] == found[1] == found[2]
 

@@ -26,9 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from seglab import build, cli, losses
-from seglab.classifiers.base import Output
 from seglab.losses import Term
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 FILE = Path(__file__).with_suffix(".json")
 COMMAND = "python -m tests.values --write"

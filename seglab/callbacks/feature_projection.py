@@ -25,13 +25,12 @@ from seglab import visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import folder
 from seglab.checks import one_of, within
-from seglab.classifiers.base import Output
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
 from seglab.ops.resize import downsample_labels
 from seglab.runs import atomic
 from seglab.segmenter import FEATURE
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Output
 
 if TYPE_CHECKING:
     from seglab.data.spec import DatasetSpec

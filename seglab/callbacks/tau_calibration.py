@@ -20,10 +20,11 @@ from torch import Tensor
 
 from seglab.callbacks.insight import OKABE_ITO, Onlooker, publish
 from seglab.checks import within
-from seglab.classifiers.base import Classifier, Output
+from seglab.classifiers.base import Classifier
 from seglab.classifiers.similarity import Similarity
 from seglab.errors import ConfigError
 from seglab.metrics.calibration import Calibration
+from seglab.types import Output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

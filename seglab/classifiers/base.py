@@ -2,51 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-FROM_LABELS = MappingProxyType({"from_labels": True})
-"""``field(default=None, metadata=FROM_LABELS)``: a field of an :class:`Output` that needs the ground truth."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What a network says about a batch. Loss terms and metrics read it by the names of its branches.
-
-    A branch is a field that the classifier fills, or an entry of ``extra``, which decoder and heads add by name.
-    """
-
-    logits: Tensor
-    """[B, K, h, w] the prediction, at feature resolution."""
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-    """What was wanted beside the classifier's own: ``feature`` [B, C, h, w], the decoder's branches, the heads'."""
-
-    def read(self, branch: str) -> Tensor | None:
-        """A branch by its name; None where it was not computed."""
-        return self.extra[branch] if branch in self.extra else getattr(self, branch, None)
-
-    @classmethod
-    def branches(cls) -> frozenset[str]:
-        """Names of the branches that the classifier fills."""
-        return frozenset(f.name for f in fields(cls) if f.name != "extra")
-
-    @classmethod
-    def label_branches(cls) -> frozenset[str]:
-        """Names of the fields that are computed from labels."""
-        return frozenset(f.name for f in fields(cls) if f.metadata.get("from_labels"))
-
-    def missing(self) -> frozenset[str]:
-        """Names of the fields that this output leaves empty."""
-        return frozenset(name for name in self.branches() if getattr(self, name) is None)
-
-
-def is_of(branch: str, head: str) -> bool:
-    """Whether a branch is published by the head of that name."""
-    return branch == head or branch.startswith(f"{head}.")
+from seglab.types import Output
 
 
 class Classifier(nn.Module):

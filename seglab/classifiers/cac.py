@@ -26,13 +26,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from seglab.checks import one_of, within
-from seglab.classifiers.base import FROM_LABELS, Output
 from seglab.classifiers.linear import Linear
 from seglab.classifiers.projector import Projector
 from seglab.classifiers.similarity import Similarity
 from seglab.ops.class_means import class_means, one_hot, weighted_means
 from seglab.ops.precision import full_precision, widen
 from seglab.ops.resize import downsample_labels
+from seglab.types import FROM_LABELS, Output
 
 
 @dataclass(frozen=True, kw_only=True)

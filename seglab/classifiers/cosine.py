@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from seglab.checks import within
-from seglab.classifiers.base import Classifier, Output
+from seglab.classifiers.base import Classifier
 from seglab.classifiers.similarity import Similarity
 from seglab.ops.precision import full_precision
+from seglab.types import Output
 
 
 class Cosine(Classifier):

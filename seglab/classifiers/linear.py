@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from seglab.checks import within
-from seglab.classifiers.base import Classifier, Output
+from seglab.classifiers.base import Classifier
+from seglab.types import Output
 
 
 class Linear(Classifier):

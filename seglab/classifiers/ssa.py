@@ -39,7 +39,6 @@ import torch
 from torch import Tensor, nn
 
 from seglab.checks import one_of, within
-from seglab.classifiers.base import FROM_LABELS, Output
 from seglab.classifiers.cac import soft_classes
 from seglab.classifiers.linear import Linear
 from seglab.classifiers.position import position_encoding
@@ -49,6 +48,7 @@ from seglab.errors import ConfigError
 from seglab.ops.class_means import class_means, one_hot, weighted_means, weighted_sums
 from seglab.ops.precision import full_precision, widen
 from seglab.ops.resize import downsample_labels
+from seglab.types import FROM_LABELS, Output
 
 
 @dataclass(frozen=True, kw_only=True)

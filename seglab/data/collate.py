@@ -23,9 +23,9 @@ def stack(items: Sequence[Item]) -> Batch:
     labels = [item.label for item in items if item.label is not None]
     # In a worker, default_collate stacks straight into shared memory, where torch.stack would copy once more.
     return Batch(
-        default_collate([item.image for item in items]),
-        default_collate(labels) if labels else None,
-        tuple(item.name for item in items),
+        image=default_collate([item.image for item in items]),
+        label=default_collate(labels) if labels else None,
+        names=tuple(item.name for item in items),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from seglab.classifiers.base import Output
+from seglab.types import Output
 
 
 class Head(nn.Module):

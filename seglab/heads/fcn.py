@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from seglab.classifiers.base import Output
 from seglab.decoders.blocks import Norm
 from seglab.decoders.fcn import FCN
 from seglab.errors import ConfigError
 from seglab.heads.base import Head, backbone_maps
+from seglab.types import Output
 
 
 class FCNHead(Head):

@@ -13,9 +13,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from seglab.classifiers.base import Output, is_of
 from seglab.errors import ConfigError
-from seglab.types import Batch
+from seglab.types import Batch, Output, is_of
 
 Weight = float | Callable[[int], float]
 """A number, or a function of the optimiser step (:mod:`seglab.losses.schedules`)."""

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seglab.checks import one_of, within
-from seglab.classifiers.base import Output
 from seglab.errors import ConfigError
 from seglab.losses.base import Term, Weight
 from seglab.ops.precision import full_precision
 from seglab.ops.resize import map_rows
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 
 class CrossEntropy(Term):

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from seglab.classifiers.base import Output
 from seglab.losses.base import Term, Weight
 from seglab.losses.masks import mask_sums
 from seglab.ops.precision import full_precision
-from seglab.types import Batch
+from seglab.types import Batch, Output
 
 
 class Dice(Term):

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from seglab.checks import one_of, within
-from seglab.classifiers.base import Output
 from seglab.losses.base import Term, Weight
 from seglab.ops.class_means import sum_by
 from seglab.ops.edges import edge_mask
 from seglab.ops.precision import full_precision, widen
 from seglab.ops.resize import downsample_labels
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 
 class Distillation(Term):

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seglab.checks import one_of, within
-from seglab.classifiers.base import Output
 from seglab.losses.base import Term, Weight
 from seglab.losses.masks import mask_sums
 from seglab.ops.precision import full_precision
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 
 class Focal(Term):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from seglab.classifiers.base import Output
 from seglab.losses.base import Term, Weight
 from seglab.ops.class_means import one_hot
 from seglab.ops.precision import full_precision
 from seglab.ops.resize import resize_logits
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 
 class Lovasz(Term):

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from seglab.checks import one_of, within
-from seglab.classifiers.base import Output
 from seglab.classifiers.similarity import unit
 from seglab.losses.base import Term, Weight
 from seglab.ops.precision import full_precision, widen
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 
 class Relation(Term):

@@ -11,12 +11,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from seglab import build
 from seglab.callbacks.checkpoints import Checkpoints
 from seglab.checkpoint import AtomicCheckpointIO, embed
-from seglab.classifiers.base import Output
 from seglab.data.spec import DatasetSpec
 from seglab.inference import Protocol
 from seglab.loop import FitLoop
 from seglab.metrics import ConfusionMatrix
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 from tests.conftest import SMALL_NET, TINY
 
 SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 120, 255), (90, 90, 90), (0, 140, 0)))
@@ -27,7 +26,7 @@ def batch(index: int, size: int = 2, side: int = 16) -> Batch:
     image = torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(index))
     label = image.argmax(1)
     label[:, :2] = IGNORE
-    return Batch(image, label, tuple(f"val/{index}_{i}" for i in range(size)))
+    return Batch(image=image, label=label, names=tuple(f"val/{index}_{i}" for i in range(size)))
 
 
 class Stream(IterableDataset):

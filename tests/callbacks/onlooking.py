@@ -14,7 +14,7 @@ def batch(index):
     generator = torch.Generator().manual_seed(index)
     label = torch.randint(12, (2, 6, 8), generator=generator).repeat_interleave(8, 1).repeat_interleave(8, 2)
     label[:, :5] = 255
-    return Batch(torch.randn(2, 3, 48, 64, generator=generator), label, ("a", "b"))
+    return Batch(image=torch.randn(2, 3, 48, 64, generator=generator), label=label, names=("a", "b"))
 
 
 def evaluate(module, callback=None):

@@ -106,7 +106,7 @@ def made(compose):
 
 def batch():
     label = torch.randint(12, (2, 6, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    return Batch(torch.randn(2, 3, 48, 64), label, ("a", "b"))
+    return Batch(image=torch.randn(2, 3, 48, 64), label=label, names=("a", "b"))
 
 
 TRAINER = SimpleNamespace(precision_plugin=Precision(), global_step=0)

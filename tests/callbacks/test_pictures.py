@@ -29,7 +29,7 @@ def test_the_same_pictures_are_shown_each_time(fit, tmp_path):
 def test_pictures_are_spread_over_the_split(count, total):
     from seglab.types import Batch
 
-    group = [Batch(np.zeros((2, 3, 4, 4)), None, ("a", "b"))] * 2
+    group = [Batch(image=np.zeros((2, 3, 4, 4)), label=None, names=("a", "b"))] * 2
     shown = [len(Pictures(count).chosen(group, index, total)) for index in range(total)]
     assert sum(shown) == min(count, 4 * total)
     assert max(shown) - min(shown) <= 1

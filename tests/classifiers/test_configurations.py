@@ -29,7 +29,7 @@ def test_its_losses_read_what_its_classifier_publishes(name):
     criterion.check(classifier.Output.branches())
     feature, label = torch.randn(2, 8, 16, 16, requires_grad=True), torch.randint(0, 5, (2, 64, 64))
     label[:, :9] = IGNORE
-    losses = criterion(classifier(feature, label), Batch(feature, label, ("", "")))
+    losses = criterion(classifier(feature, label), Batch(image=feature, label=label, names=("", "")))
     losses.total.backward()
     assert losses.total.isfinite()
     assert all(value > 0 for value in losses.parts.values())
@@ -56,7 +56,7 @@ def test_void_pixels_give_a_gradient_to_the_published_dice_alone(name):
     assert "logits" in maps
     touched = set()
     for term_name, term in Criterion(made["loss"]).named():
-        loss = term(replace(output, **maps), Batch(feature, label, ("", "")))
+        loss = term(replace(output, **maps), Batch(image=feature, label=label, names=("", "")))
         gradients = torch.autograd.grad(loss, list(maps.values()), allow_unused=True)
         read = [gradient for gradient in gradients if gradient is not None]
         if any(gradient.movedim(1, -1)[label == IGNORE].any() for gradient in read):
@@ -69,7 +69,7 @@ def test_a_batch_without_a_labelled_pixel_costs_nothing(name):
     made = load(name)
     classifier, criterion = made["classifier"](in_channels=8, num_classes=5), Criterion(made["loss"])
     feature, label = torch.randn(2, 8, 16, 16, requires_grad=True), torch.full((2, 64, 64), IGNORE)
-    losses = criterion(classifier(feature, label), Batch(feature, label, ("", "")))
+    losses = criterion(classifier(feature, label), Batch(image=feature, label=label, names=("", "")))
     losses.total.backward()
     assert losses.total.item() == 0
     assert not feature.grad.any()

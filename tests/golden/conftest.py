@@ -34,9 +34,9 @@ from hydra.utils import instantiate
 from safetensors.torch import load_file
 from torch import nn
 
-from seglab.classifiers.base import Classifier, Output
+from seglab.classifiers.base import Classifier
 from seglab.losses.base import Criterion
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("SEGLAB_GOLDEN") or ROOT.parent / "shared" / "golden")
@@ -248,7 +248,7 @@ def check_network(load_classifier: Callable[..., Choice], close: Callable[..., N
                 assert not [key for key in expected if key.startswith(("loss.", "grad.")) or key == "target"]
                 continue
 
-            batch = Batch(feature, given["target"], ("",) * len(feature))
+            batch = Batch(image=feature, label=given["target"], names=("",) * len(feature))
             output = classifier.train()(feature, batch.label)
             found = Criterion(choice.terms)(output, batch)
             weights = {name: term.weight_at(0) for name, term in choice.terms.items()}
@@ -288,7 +288,7 @@ def check_distillation(load_classifier: Callable[..., Choice], close: Callable[.
             teacher = tensors["soft"].to(dtype, copy=True).requires_grad_()
             fields = {loss.student: student, loss.teacher: teacher}
             output = _Logits(**{"logits": student, **fields})
-            value = loss(output, Batch(student, tensors["target"], ()))
+            value = loss(output, Batch(image=student, label=tensors["target"], names=()))
             what = f"{golden.name} {variant['variant']}"
             close(value, tensors[f"{variant['variant']}.loss{suffix}"], 1e-9 if exact else 1e-5, what)
             gradient, none = torch.autograd.grad(value, (student, teacher), allow_unused=True)

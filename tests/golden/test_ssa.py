@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from seglab.classifiers import SSA
-from seglab.classifiers.base import Output
 from seglab.losses import Dice, Focal
 from seglab.ops.edges import canny, edge_mask
 from seglab.ops.resize import downsample_labels
-from seglab.types import Batch
+from seglab.types import Batch, Output
 
 NAMES = {
     "conv_seg": "conv",
@@ -106,7 +105,7 @@ def test_dice_and_mask_focal_alone_are_those_of_the_published_code(golden, dtype
     golden.understand()
     tensors = golden.tensors
     logits = tensors["pred"].to(dtype, copy=True).requires_grad_()
-    output, batch = Output(logits=logits), Batch(logits, tensors["target"], ())
+    output, batch = Output(logits=logits), Batch(image=logits, label=tensors["target"], names=())
     exact = dtype == torch.float64
 
     dice = Dice("logits")(output, batch)
@@ -141,7 +140,7 @@ def test_prototype_losses_alone_are_those_of_the_published_code(golden, dtype, s
         spatial_prototypes=spatial,
         oracle_spatial_prototypes=tensors["gt_center_pos"].to(dtype),
     )
-    batch = Batch(logits, torch.zeros(1, 1, 1, dtype=torch.int64), ("",))
+    batch = Batch(image=logits, label=torch.zeros(1, 1, 1, dtype=torch.int64), names=("",))
 
     for key in ("pred", "gt"):
         relation = terms["semantic"].relation(tensors[f"{key}_proto"].to(dtype))

@@ -9,9 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from seglab.classifiers.base import Output
 from seglab.errors import ConfigError
 from seglab.heads import FCNHead
+from seglab.types import Output
 
 CONF = Path(__file__).parents[2] / "conf"
 CHANNELS = {"backbone.0": 8, "backbone.1": 12, "backbone.2": 16, "backbone.3": 20, "feature": 24}

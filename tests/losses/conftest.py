@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seglab.classifiers.base import Output
 from seglab.losses import Term
-from seglab.types import IGNORE, Batch
+from seglab.types import IGNORE, Batch, Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class Scene:
     def loss(self, term: Term, logits: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """The term's value, other logits or labels put in."""
         output = Branches(logits=self.logits if logits is None else logits, oracle=self.oracle)
-        return term(output, Batch(self.logits, self.label if label is None else label, ("a", "b")))
+        return term(output, Batch(image=self.logits, label=self.label if label is None else label, names=("a", "b")))
 
 
 @pytest.fixture
@@ -78,6 +77,6 @@ def prototypes() -> Callable[..., tuple[Branches, Batch]]:
             spatial_prototypes=p,
             oracle_spatial_prototypes=t,
         )
-        return output, Batch(p, torch.tensor([[[0, IGNORE]]]), ("a",))
+        return output, Batch(image=p, label=torch.tensor([[[0, IGNORE]]]), names=("a",))
 
     return made

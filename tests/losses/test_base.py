@@ -3,11 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seglab.classifiers.base import Output
 from seglab.errors import ConfigError
 from seglab.losses import Criterion, CrossEntropy, Term
 from seglab.losses.schedules import LinearRamp
-from seglab.types import Batch
+from seglab.types import Batch, Output
 
 
 class Constant(Term):
@@ -26,7 +25,7 @@ def output() -> Output:
     return Output(logits=torch.zeros(1, 2, 1, 1, requires_grad=True))
 
 
-BATCH = Batch(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64), ("",))
+BATCH = Batch(image=torch.zeros(1, 3, 1, 1), label=torch.zeros(1, 1, 1, dtype=torch.int64), names=("",))
 
 
 def test_the_total_is_weighted_and_the_parts_are_not(output):
@@ -59,7 +58,7 @@ def test_an_empty_branch_and_missing_labels_are_named(output):
     with pytest.raises(ConfigError, match="'aux'"):
         CrossEntropy("aux")(output, BATCH)
     with pytest.raises(ConfigError, match="without labels"):
-        CrossEntropy()(output, Batch(BATCH.image, None, ("",)))
+        CrossEntropy()(output, Batch(image=BATCH.image, label=None, names=("",)))
 
 
 def test_a_criterion_without_active_terms_is_refused():

@@ -91,7 +91,9 @@ def test_gradients_are_those_of_finite_differences(term):
     logits = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     oracle = torch.randn(1, 3, 2, 2, dtype=torch.float64)
 
-    assert torch.autograd.gradcheck(lambda x: term(Branches(logits=x, oracle=oracle), Batch(x, label, ("",))), logits)
+    assert torch.autograd.gradcheck(
+        lambda x: term(Branches(logits=x, oracle=oracle), Batch(image=x, label=label, names=("",))), logits
+    )
 
 
 @every_term_and_dice
@@ -111,7 +113,9 @@ def test_no_loss_waits_for_a_number(term):
     with FakeTensorMode():
         logits = torch.randn(2, 4, 16, 18, requires_grad=True)
         label = torch.zeros(2, 32, 36, dtype=torch.int64)
-        term(Branches(logits=logits, oracle=logits.detach()), Batch(logits, label, ("", ""))).backward()
+        term(
+            Branches(logits=logits, oracle=logits.detach()), Batch(image=logits, label=label, names=("", ""))
+        ).backward()
 
 
 @pytest.mark.parametrize("term", [Relation(), PrototypeDistribution()])
