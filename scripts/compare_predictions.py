@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seglab import build, checkpoint, visualize
-from seglab.predictor import Network
+from seglab import build, checkpoint, cli, loading, visualize
 
 
 def main() -> None:
@@ -27,7 +26,8 @@ def main() -> None:
     config = checkpoint.describe(given.runs[0]).config
     data = build.build_data({**config, "data": {**config["data"], "root": given.root or config["data"]["root"]}})
     items = data.items("test" if data.splits["test"] else "val")
-    networks = [Network(run, "auto", "stored", {}) for run in given.runs]
+    options = cli.compose("predict", ["ckpt=.", "source=.", "output=."])
+    networks = [loading.predictor({**options, "ckpt": run}) for run in given.runs]
     names = [type(network.model.classifier).__name__ for network in networks]
     rows = []
     for index in given.images:

@@ -20,7 +20,7 @@ from seglab.errors import UserError
 from seglab.timing import build_configured, measure, random_batch, ratio
 
 if TYPE_CHECKING:
-    from seglab.module import SegmentationModule
+    from seglab.tasks.base import Task
 
 
 def expand(overrides: list[str]) -> dict[str, list[str]]:
@@ -32,8 +32,8 @@ def expand(overrides: list[str]) -> dict[str, list[str]]:
     return {" ".join(chosen[i] for i in varied) or "network": list(chosen) for chosen in product(*axes)}
 
 
-def build(overrides: list[str], classes: int) -> SegmentationModule:
-    """The module of ``conf/train.yaml`` with the overrides, for that many classes and without data."""
+def build(overrides: list[str], classes: int) -> Task:
+    """The task of ``conf/train.yaml`` with the overrides, for that many classes and without data."""
     return build_configured(cli.compose("train", [*overrides, "run_dir=."]), classes)
 
 
@@ -56,11 +56,11 @@ def main() -> None:
     device = torch.device(given.device)
     try:
         variants = expand(given.overrides or ["classifier=linear,cosine,cac,ssa"])
-        modules = {name: build(chosen, given.classes).to(device) for name, chosen in variants.items()}
+        tasks = {name: build(chosen, given.classes).to(device) for name, chosen in variants.items()}
     except UserError as error:
         cli.fail(str(error), error.exit_code)
     batch = random_batch(tuple(given.size), given.batch, given.classes, device)
-    costs = measure(modules, batch, given.rounds, given.warmup)
+    costs = measure(tasks, batch, given.rounds, given.warmup)
     base = next(iter(costs.values()))
     height, width = given.size
     shown = Table(

@@ -2,8 +2,8 @@
 
 A checkpoint is Lightning's, with one more key, plain data only::
 
-    seglab: {format: 2, version, config: resolved configuration, spec: {name, classes, palette},
-             checksum: {network, training}}
+    seglab: {format: 3, version, config: resolved configuration, spec: {name, classes, palette},
+             training_parts: names, checksum: {network, training}}
 
 An exported network is a folder with ``model.safetensors`` and the same record in ``config.json``. With weight
 averaging, ``state_dict`` holds the averaged weights, so what is evaluated, opened and exported is the average.
@@ -19,7 +19,7 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ from seglab.version import __version__
 log = logging.getLogger(__name__)
 
 KEY = "seglab"
-FORMAT = 2
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.second}
+FORMAT = 3
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.second, 2: formats.third}
 """Format n -> the function that makes a record of format n + 1 of one of format n."""
 
-NODES = ("backbone", "decoder", "classifier", "loss", "task", "data", "augment", "evaluation", "trainer")
+NETWORK = "task.model."
+"""What the names of the network's tensors begin with in a checkpoint."""
+NODES = ("loss", "task", "data", "augment", "evaluation", "trainer")
 """What the configuration in a record holds at least: every command that opens a file reads some of it."""
 
 
@@ -53,7 +55,10 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint, with its checksums where it describes itself; DiskFull where there is no room."""
         if KEY in checkpoint:
-            sums = {"network": checksum(deployed(network_tensors(checkpoint))), "training": rest(checkpoint)}
+            parts = checkpoint[KEY]["training_parts"]
+            sums = {
+                "network": checksum(deployed(network_tensors(checkpoint), parts)), "training": rest(checkpoint, parts)
+            }  # fmt: skip
             checkpoint[KEY]["checksum"] = sums
         with atomic.replacing(Path(path)) as file:
             torch.save(checkpoint, file)
@@ -78,6 +83,8 @@ class Description:
     """The seglab that wrote it."""
     step: int
     """Optimiser steps taken."""
+    training_parts: tuple[str, ...] = ()
+    """Those of the network's parts that are not deployed."""
     checksum: str | None = None
     """Of the network's tensors, the same for a checkpoint and its export; None in files from before there was one."""
 
@@ -118,23 +125,31 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
             f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — "
             "expected a checkpoint written by seglab, or a plain state dict"
         )
-    return formats.named_heads_of(content, KEY) if is_format(content.get(KEY), 1) else content
+    return formats.present_names(content, KEY)
 
 
-def is_format(stored: Any, number: int) -> bool:
-    """Whether a record is of that format."""
-    return isinstance(stored, Mapping) and stored.get("format") == number
+def embed(
+    checkpoint: dict[str, Any], config: Mapping[str, Any], spec: DatasetSpec, training_parts: Sequence[str]
+) -> None:
+    """Add to a checkpoint what is needed to open it alone.
+
+    Args:
+        training_parts: those of the network that are not deployed (:class:`seglab.tasks.base.Task`).
+    """
+    checkpoint[KEY] = record(config, spec, training_parts)
 
 
-def embed(checkpoint: dict[str, Any], config: Mapping[str, Any], spec: DatasetSpec) -> None:
-    """Add to a checkpoint what is needed to open it alone."""
-    checkpoint[KEY] = record(config, spec)
-
-
-def record(config: Mapping[str, Any], spec: DatasetSpec) -> dict[str, Any]:
+def record(config: Mapping[str, Any], spec: DatasetSpec, training_parts: Sequence[str]) -> dict[str, Any]:
     """The self-description, as plain data."""
     described = {"name": spec.name, "classes": list(spec.classes), "palette": [list(c) for c in spec.palette]}
-    return {"format": FORMAT, "version": __version__, "config": plain(config), "spec": described}
+    about = {"config": plain(config), "spec": described, "training_parts": list(training_parts)}
+    return {"format": FORMAT, "version": __version__, **about}
+
+
+def training_parts_of(stored: Any) -> tuple[str, ...]:
+    """The parts of a network that its record says are not deployed; none of a file without a record."""
+    names = stored.get("training_parts", ("heads",)) if isinstance(stored, Mapping) else ()
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def plain(value: Any) -> Any:
@@ -182,7 +197,9 @@ def _description(stored: Any, step: int, path: Path) -> Description:
         palette = tuple((int(r), int(g), int(b)) for r, g, b in spec["palette"])
         described = DatasetSpec(str(spec["name"]), tuple(map(str, spec["classes"])), palette)
         sums = dict(stored.get("checksum") or {})
-        return Description(path, config, described, str(stored["version"]), int(step), sums.get("network"))
+        return Description(
+            path, config, described, str(stored["version"]), int(step), training_parts_of(stored), sums.get("network")
+        )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise CheckpointError(
             f"{path}: its '{KEY}' record is damaged ({error}) — expected config, spec and version; the weights alone "
@@ -235,8 +252,7 @@ def raw(path: Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[str, 
     if path.suffix == ".safetensors":
         stored = atomic.read_json(path.with_name("config.json"))
         tensors = {} if mmap else read_safetensors(path, device)
-        renamed = formats.named_heads_in(tensors) if is_format(stored, 1) else tensors
-        return renamed, stored, stored.get("step", 0)
+        return formats.present_tensors(tensors, stored), stored, stored.get("step", 0)
     content = read(path, device, mmap)
     return network_tensors(content), content.get(KEY), content.get("global_step", 0)
 
@@ -251,7 +267,10 @@ def verify(tensors: Mapping[str, Tensor], stored: Any, path: Path, allow_nonfini
         CheckpointError: says which.
     """
     sums = stored.get("checksum") if isinstance(stored, Mapping) else None
-    if isinstance(sums, Mapping) and sums.get("network") not in (None, checksum(deployed(tensors))):
+    if isinstance(sums, Mapping) and sums.get("network") not in (
+        None,
+        checksum(deployed(tensors, training_parts_of(stored))),
+    ):
         raise CheckpointError(
             f"{path} is damaged: its tensors are not those that were written (the checksum differs) — take it from its "
             "source again, or use another checkpoint"
@@ -280,26 +299,26 @@ def network_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     state = content.get("state_dict", content.get("model", content))
     state = state if isinstance(state, Mapping) else {}
     named = {normalise(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    if KEY in content or "pytorch-lightning_version" in content:  # a training module's: the network is its `model`
-        return {name.removeprefix("model."): value for name, value in named.items() if name.startswith("model.")}
+    if KEY in content or "pytorch-lightning_version" in content:  # a training module's: the network is its task's
+        return {name.removeprefix(NETWORK): value for name, value in named.items() if name.startswith(NETWORK)}
     return named
 
 
-def deployed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def deployed(tensors: Mapping[str, Tensor], training_parts: Collection[str]) -> dict[str, Tensor]:
     """Those of a network's tensors that a prediction is made with: all but those of the parts that only train."""
-    return {name: value for name, value in tensors.items() if not is_training_only(name)}
+    return {name: value for name, value in tensors.items() if not is_of_parts(name, training_parts)}
 
 
-def is_training_only(name: str) -> bool:
-    """Whether a network's tensor belongs to a part that is neither exported nor used to predict."""
-    return name.partition(".")[0] in trust.TRAINING_PARTS
+def is_of_parts(name: str, parts: Collection[str]) -> bool:
+    """Whether a network's tensor belongs to one of these parts."""
+    return name.partition(".")[0] in parts
 
 
-def rest(content: Mapping[str, Any]) -> str:
+def rest(content: Mapping[str, Any], training_parts: Collection[str]) -> str:
     """The checksum of all tensors of a checkpoint but the deployed network's: optimiser, averages, heads."""
-    network = "state_dict.model."
+    network = f"state_dict.{NETWORK}"
     found = {name: normalise(name.removeprefix(network)) for name, _ in tensors_in(content)}
-    kept = {name for name, own in found.items() if not name.startswith(network) or is_training_only(own)}
+    kept = {name for name, own in found.items() if not name.startswith(network) or is_of_parts(own, training_parts)}
     return checksum({name: value for name, value in tensors_in(content) if name in kept})
 
 
@@ -352,9 +371,9 @@ def export_safetensors(model: nn.Module, description: Description, folder: str |
     from safetensors.torch import save
 
     folder = Path(folder)
-    state = deployed(model.state_dict())
+    state = deployed(model.state_dict(), description.training_parts)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    stored = record(trust.without_weights(description.config), description.spec)
+    stored = record(trust.without_weights(description.config), description.spec, description.training_parts)
     with atomic.replacing(folder / "model.safetensors") as file:
         file.write(save(tensors, metadata={"format": "pt"}))
     sums = {"checksum": {"network": checksum(tensors)}}

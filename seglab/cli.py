@@ -158,6 +158,10 @@ def readable(error: BaseException) -> str:
 
 
 RENAMED = {
+    "callbacks.pictures": "callbacks.images",
+    "pictures": "images",
+    "augment.mean": "normalize.mean",
+    "augment.std": "normalize.std",
     "augment.scale": "augment.long_short",
     "evaluation.scale": "evaluation.long_short",
     "loss.response": "loss.distill",

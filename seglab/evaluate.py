@@ -1,8 +1,8 @@
 """Evaluate: ``python -m seglab.evaluate ckpt=… [split=val] [evaluation.flip=true] [oracle=true]``.
 
 The checkpoint brings its configuration; the module that validates in training is tested by the same Trainer, so the
-numbers are equal. The output folder holds ``metrics.json`` (fractions, per-class lists), ``confusion.png``,
-``confusion.csv`` and ``pictures/``.
+numbers are equal. The output folder holds ``metrics.json`` (fractions, per-class lists), the figures and tables of the
+task (``confusion.png``, ``confusion.csv``) and ``images/``.
 """
 
 from __future__ import annotations
@@ -22,28 +22,21 @@ from seglab.data.listing import first
 from seglab.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
-    import lightning as L
-
     from seglab.checkpoint import Description
     from seglab.data import DataModule
-    from seglab.module import SegmentationModule
+    from seglab.module import TrainingModule
     from seglab.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-PARTS = ("data", "augment", "loss", "task")
-"""Nodes of a checkpoint's configuration that evaluation builds, beside the network's."""
-
-OF_TRAINING = (
-    "progress", "checkpoints", "preemption", "nonfinite", "class_table", "pictures", "status", "ema", "learning_rate",
-    "loss_components", "pruning",
-)  # fmt: skip
-"""Callbacks that an option of the group brings along and that have nothing to do here."""
+IMAGES = {"_target_": "seglab.callbacks.images.Images", "width": None, "each": True}
+READ = ("data", "augment", "metrics")
+"""Nodes that evaluation builds of a checkpoint's configuration, beside the task's, the network's and the losses'."""
 
 
-def evaluate(cfg: DictConfig) -> float:
-    """One evaluation as Hydra composed it; gives the mIoU."""
-    return score(cli.plain(cfg))["mIoU"]
+def evaluate(cfg: DictConfig) -> None:
+    """One evaluation as Hydra composed it."""
+    score(cli.plain(cfg))
 
 
 def score(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +64,8 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     """The work of :func:`score` inside its folder."""
-    from seglab import build, checkpoint, trust
+    from seglab import build, checkpoint, loading, trust
+    from seglab.trainer import build_trainer
 
     tensors, stored = checkpoint.open_file(options["ckpt"], allow_nonfinite=options["allow_nonfinite"])
     try:
@@ -82,28 +76,29 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
             "training stores them; seglab.predict needs less of it"
         ) from error
     if not options["trust"]:
-        trust.check(config, PARTS, str(stored.path))
-    # An exported network has no heads: their loss terms are left out.
-    lacking = [
-        head for head in config.get("heads") or {} if not any(name.startswith(f"heads.{head}.") for name in tensors)
-    ]
-    criterion = build.build_criterion(config).without(lacking)
-    model = build.network(tensors, stored, options["trust"], criterion)
-    data = build.build_data(config)
+        trust.check(config, READ, str(stored.path))
+    kind = loading.kind_of(stored, options["trust"])
+    # The loss terms of heads that the file does not have (an exported network) are left out.
+    criterion = loading.criterion_of(tensors, stored, options["trust"])
+    data = build.build_data(config, kind.NEEDS)
     check_data(data, stored, options)
-    module = build.build_module(config, data.spec, oracle=options["oracle"], model=model, criterion=criterion)
+    metrics = build.build_metrics(config, data.spec.num_classes)
+    task = loading.opened(tensors, stored, options["trust"], criterion, metrics, config).task
+    task.spec = data.spec  # the data's own names
     if options["oracle"]:
-        check_oracle(module)
-    run.describe(config, [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")], config["seed"])
+        task.scored("oracle")
+    module = build.build_module(config, task)
+    asked = [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")]
+    run.describe(config, asked, config["seed"])
 
-    trainer = build.build_trainer(config, str(run.path))
+    trainer = build_trainer(config, str(run.path), task, "test")
     trainer.test(module, datamodule=data, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         values = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
         logged = {name.removeprefix("test/"): value for name, value in values.items()}
         report(module, logged, stored, data.split("test"), options, run)
-        draw(trainer, module, data, options["pictures"], run.path / "pictures")
-    return module.results
+        run.write_scores(task.headline, module.results.scores)
+    return module.results.values
 
 
 def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,8 +122,14 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
         "optim": None,
         "seed": config.get("seed", 0),
         "callbacks": {
+            **(options.get("callbacks") or {}),
             "progress": {"_target_": "seglab.callbacks.progress.Progress"},
-            **{name: node for name, node in (options.get("callbacks") or {}).items() if name not in OF_TRAINING},
+            "images": {
+                "_target_": "seglab.callbacks.images.Images",
+                "count": options["images"],
+                "width": None,
+                "each": True,
+            },
         },
         "logger": {},
     }
@@ -196,92 +197,43 @@ def check_names(classes: Sequence[str], stored: Description, order: str) -> None
     log.warning("the data's class names differ from the checkpoint's: is this the set it was trained on?")
 
 
-def check_oracle(module: SegmentationModule) -> None:
-    """Refuse the ground-truth branch where there is none or nothing trained it.
-
-    Raises:
-        ConfigError: says which of the two.
-    """
-    name = type(module.model.classifier).__name__
-    if "oracle" not in module.model.classifier.Output.branches():
-        raise ConfigError(
-            f"oracle=true: {name} has no branch that reads the labels — expected e.g. CAC or SSA; set oracle=false"
-        )
-    if "oracle" not in module.criterion.branches:
-        raise ConfigError(
-            f"oracle=true: no loss term trained {name}'s ground-truth branch — expected a checkpoint whose losses read "
-            "'oracle'; set oracle=false"
-        )
-
-
 def report(
-    module: SegmentationModule,
-    losses: Mapping[str, float],
+    module: TrainingModule,
+    logged: Mapping[str, float],
     stored: Description,
     own: str,
     options: Mapping[str, Any],
     run: RunFolder,
 ) -> None:
-    """Table, JSON and confusion matrix; ``own`` is the data set's name of the split that was asked for."""
+    """Table, JSON and figures; ``own`` is the data set's name of the split that was asked for."""
     from rich.console import Console
 
     from seglab import visualize
     from seglab.runs import atomic
-    from seglab.runs.atomic import jsonable
 
+    task, results, part = module.task, module.results, options["trainer"]["limit_test_batches"]
     split = options["split"] + ("-oracle" if options["oracle"] else "")
-    results, spec, part = module.results, module.spec, options["trainer"]["limit_test_batches"]
     about = {
-        "ckpt": str(stored.path), "step": stored.step, "dataset": spec.name, "split": options["split"],
-        "uses_labels": bool(options["oracle"]), "whole_split": part is None, "protocol": asdict(module.protocol),
-        "names": list(spec.classes),
+        "ckpt": str(stored.path), "step": stored.step, "dataset": task.spec.name, "split": options["split"],
+        "uses_labels": bool(options["oracle"]), "whole_split": part is None, "protocol": asdict(task.protocol),
+        "names": list(task.spec.classes),
     }  # fmt: skip
-    scores = {"split": own, **{name: value for name, value in results.items() if name != "matrix"}}
-    found = {f"{split}/{name}": value for name, value in {**losses, **scores}.items()}
-    atomic.write_json(
-        run.path / "metrics.json", jsonable({**about, **found})
-    )  # not added to those of another evaluation
-    rows = zip(spec.classes, results["matrix"].tolist(), strict=True)
-    table = [["label \\ prediction", *spec.classes], *([name, *counts] for name, counts in rows)]
-    atomic.write_text(run.path / "confusion.csv", "".join(";".join(map(str, row)) + "\n" for row in table))
-    title = f"{spec.name} {split}" + (f" (split {own})" if own != options["split"] else "")
+    scores = {"split": own, **{name: value for name, value in results.values.items() if name != "matrix"}}
+    found = {f"{split}/{name}": value for name, value in {**logged, **scores}.items()}
+    # Not added to those of another evaluation.
+    atomic.write_json(run.path / "metrics.json", atomic.jsonable({**about, **found}))
+    for name, rows in task.tables(results.values).items():
+        atomic.write_text(run.path / f"{name}.csv", "".join(";".join(map(str, row)) + "\n" for row in rows))
+    title = f"{task.spec.name} {split}" + (f" (split {own})" if own != options["split"] else "")
     console = Console(soft_wrap=True)
-    console.print(visualize.class_table(results, spec.classes, title))
+    console.print(task.summary(results.values, title))
     if options["oracle"]:
         console.print("USES LABELS: this is the ground-truth branch, an upper bound and not a result")
     if part:
         console.print(f"A PART of the split only (trainer.limit_test_batches={part}): not a result")
-    heading = f"{title}: mIoU {visualize.percent(results['mIoU'])}"
-    visualize.save(visualize.confusion_picture(results["matrix"], spec.classes, heading), run.path / "confusion.png")
+    for name, figure in task.figures(results.values, title).items():
+        visualize.save(figure, run.path / f"{name}.png")
     console.print(f"results: {run.path}")
-
-
-def draw(trainer: L.Trainer, module: SegmentationModule, data: DataModule, count: int, folder: Path) -> None:
-    """Strips of image, label, prediction and error of some pictures, spread over the split."""
-    import numpy as np
-    import torch
-
-    from seglab import visualize
-    from seglab.inference import infer
-    from seglab.ops.resize import resize_argmax
-
-    def network(view: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        output = module(view, label)
-        return output.oracle if module.oracle else output.logits
-
-    items = data.items("test")
-    device = trainer.strategy.root_device
-    module.to(device).eval()
-    for index in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)):
-        sample = items.read(int(index))
-        assert sample.label is not None
-        image = data.augment.normalise(sample.image)[None].to(device)
-        label = torch.from_numpy(sample.label).long()[None].to(device)
-        with trainer.precision_plugin.forward_context():
-            scores = infer(network, image, module.protocol, sample.label.shape, label)
-        prediction = resize_argmax(scores, sample.label.shape)[0].byte().cpu().numpy()
-        picture = visualize.strip(sample.image, sample.label, prediction, module.spec.classes, module.spec.palette)
-        visualize.save(picture, folder / f"{sample.name}.png")
 
 
 def main() -> None:

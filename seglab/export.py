@@ -29,11 +29,11 @@ def write(options: Mapping[str, Any]) -> None:
 
     from rich.console import Console
 
-    from seglab.build import load
     from seglab.checkpoint import export_safetensors
+    from seglab.loading import load
 
-    model = load(options["ckpt"], trust=options["trust"], allow_nonfinite=options["allow_nonfinite"])
-    folder = export_safetensors(model, model.description, options["output"])  # type: ignore[arg-type]
+    loaded = load(options["ckpt"], trust=options["trust"], allow_nonfinite=options["allow_nonfinite"])
+    folder = export_safetensors(loaded.model, loaded.description, options["output"])
     size = (folder / "model.safetensors").stat().st_size / 2**20
     Console(soft_wrap=True).print(
         f"{folder}: model.safetensors ({size:.1f} MiB) and config.json; seglab.load({str(folder)!r}) opens it"

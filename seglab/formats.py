@@ -11,13 +11,15 @@ OLD, NEW = "auxiliary", "aux"
 
 WHOLE = re.compile(rf"^((?:model\.|module\.|_orig_mod\.)*){OLD}\.")
 """The head's part of a tensor's name, behind what wraps the network."""
+OWN = re.compile(r"^((?:module\.|_orig_mod\.)*)((?:model|criterion|metrics|averages)\.)")
+"""What formats 1 and 2 had as the training module's own, and format 3 has as its task's."""
 
 
 def second(stored: dict[str, Any]) -> dict[str, Any]:
     """A record of format 1 as one of format 2: heads by name, and ``long_short``, which was called ``scale``."""
     if not isinstance(stored.get("config"), Mapping):
         return {**stored, "format": 2}
-    config = {**stored["config"], "heads": {}}
+    config = {"heads": {}, **stored["config"]}
     for name, target in (("augment", "seglab.data.augment.Augment"), ("evaluation", "seglab.inference.Protocol")):
         node = config.get(name)
         if isinstance(node, Mapping) and node.get("_target_") == target:
@@ -33,11 +35,52 @@ def second(stored: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def named_heads_of(content: dict[str, Any], key: str) -> dict[str, Any]:
-    """A checkpoint of format 1 with the tensors' names of format 2; its record (at ``key``) keeps its format."""
+def third(stored: dict[str, Any]) -> dict[str, Any]:
+    """A record of format 2 as one of format 3: a task, and the normalisation as a node of its own."""
+    changed = {**stored, "format": 3, "training_parts": ["heads"]}
+    if not isinstance(stored.get("config"), Mapping):
+        return changed
+    config = dict(stored["config"])
+    task = config.get("task")
+    if isinstance(task, Mapping) and task.get("_target_") == "seglab.module.SegmentationModule":
+        config["task"] = {**task, "_target_": "seglab.tasks.Semantic"}
+    augment = config.get("augment")
+    if isinstance(augment, Mapping) and {"mean", "std"} <= augment.keys() and "normalize" not in config:
+        config["augment"] = {key: value for key, value in augment.items() if key not in ("mean", "std")}
+        statistics = {key: augment[key] for key in ("mean", "std")}
+        config["normalize"] = {"_target_": "seglab.models.normalise.Normalise", **statistics}
+    return {**changed, "config": config}
+
+
+def config_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a run of any format, as its ``config.yaml`` has it, in the present form."""
+    return dict(third(second({"config": config}))["config"])
+
+
+def present_names(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """A checkpoint of an earlier format with the tensors' names of today; its record (at ``key``) keeps its format."""
+    number = format_of(content.get(key))
+    if number not in (1, 2):
+        return content
     kept = ("state_dict", "averaging_state", "current_model_state")
-    renamed = {name: named_heads_in(content[name]) for name in kept if isinstance(content.get(name), Mapping)}
-    return {**content, **renamed, key: without_other_sums(content[key])}
+    renamed = {name: of_task(content[name], number) for name in kept if isinstance(content.get(name), Mapping)}
+    return {**content, **renamed, key: without_other_sums(content[key], number)}
+
+
+def of_task(tensors: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A training module's tensors by their names of today: since format 3 all of them are the task's."""
+    named = named_heads_in(tensors) if number == 1 else tensors
+    return {OWN.sub(r"\1task.\2", name): value for name, value in named.items()}
+
+
+def present_tensors(tensors: dict[str, Any], stored: Any) -> dict[str, Any]:
+    """A network's own tensors by their names of today."""
+    return named_heads_in(tensors) if format_of(stored) == 1 else tensors
+
+
+def format_of(stored: Any) -> Any:
+    """The number in a record; None without one."""
+    return stored.get("format") if isinstance(stored, Mapping) else None
 
 
 def named_heads_in(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,11 +88,17 @@ def named_heads_in(tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {WHOLE.sub(rf"\1heads.{NEW}.", name): value for name, value in tensors.items()}
 
 
-def without_other_sums(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of format 1, without checksums if there is a head: they were over other tensors than those of today."""
+def without_other_sums(stored: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """An earlier record without checksums that were over other names than those of today.
+
+    That of the network is over its own names, which only a head of format 1 changes.
+    """
     config = stored.get("config")
-    headed = isinstance(config, Mapping) and config.get(OLD)
-    return {name: value for name, value in stored.items() if not (headed and name == "checksum")}
+    headed = number == 1 and isinstance(config, Mapping) and config.get(OLD)
+    sums = stored.get("checksum")
+    if headed or not isinstance(sums, Mapping):
+        return {name: value for name, value in stored.items() if name != "checksum"}
+    return {**stored, "checksum": {name: value for name, value in sums.items() if name != "training"}}
 
 
 def _term(node: Any) -> Any:

@@ -30,9 +30,8 @@ from torch.nn import functional as F
 from seglab.checks import one_of
 from seglab.errors import ConfigError, DataError
 from seglab.ops.resize import resize_logits
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Size
 
-Size = tuple[int, int]
 if TYPE_CHECKING:
     Sides = Size
 else:  # as given, one number stands for a square
@@ -222,6 +221,31 @@ def infer(
         return next(logits)
     # A probability that every view rounds to 0 keeps a finite logarithm.
     return mean_probability(logits, size, protocol).clamp_min_(torch.finfo(torch.float32).tiny).log_()
+
+
+@torch.no_grad()
+def classify(network: Network, image: Tensor, protocol: Protocol) -> Tensor:
+    """Scores [B, K] of whole images [B, 3, H0, W0]: as :func:`infer`, of a network that says one thing of each image.
+
+    Args:
+        network: logits [B, K] of an image, in evaluation mode.
+        image: normalised, at its own size.
+        protocol: the views; windows are not for whole images.
+
+    Raises:
+        ConfigError: a protocol of windows.
+    """
+    if protocol.mode == "slide":
+        raise ConfigError(
+            "evaluation.mode=slide cuts windows — expected whole for whole images; set evaluation.mode=whole"
+        )
+    mirrors = (False, True) if protocol.flip else (False,)
+    views = [protocol.bring(image, kept, final) for kept, final in protocol.sizes(height_width(image))]
+    logits = [network(view.flip(-1) if mirrored else view) for view in views for mirrored in mirrors]
+    if len(logits) == 1:
+        return logits[0]
+    tiny = torch.finfo(torch.float32).tiny
+    return torch.stack([each.float().softmax(1) for each in logits]).mean(0).clamp_min(tiny).log()
 
 
 def mean_probability(views: Iterable[Tensor], size: Size | torch.Size, protocol: Protocol) -> Tensor:

@@ -13,25 +13,29 @@ from seglab import checks
 Node = Mapping[str, Any]
 
 TRAIN: dict[str, Any] = {
-    **dict.fromkeys(("task", "augment", "optim", "trainer", "backbone", "decoder", "evaluation", "data", "classifier",
-                     "loss", "sweep", "search"), Node),
-    **dict.fromkeys(("heads", "metrics", "callbacks", "logger"), Node | None),
+    **dict.fromkeys(("task", "augment", "optim", "trainer", "evaluation", "data", "loss", "sweep", "search"), Node),
+    **dict.fromkeys(("metrics", "callbacks", "logger"), Node | None),
     "run_dir": str, "seed": int, "resume": str | None, "init_from": str | None, "overwrite": bool,
     "allow_nonfinite": bool, "test": Literal["last", "best"] | None,
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
     **dict.fromkeys(("evaluation", "data", "trainer", "metrics"), Node),
-    "callbacks": Node | None, "ckpt": str, "split": str, "output": str, "oracle": bool, "pictures": int,
+    "callbacks": Node | None, "ckpt": str, "split": str, "output": str, "oracle": bool, "images": int,
     "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
     "allow_nonfinite": bool,
 }  # fmt: skip
 PREDICT: dict[str, Any] = {
-    "ckpt": str, "source": str, "output": str, "write": list[Literal["index", "colour", "overlay"]],
+    "ckpt": str, "source": str, "output": str, "write": list[str] | None,
     "labels_out": Literal["train", "raw"], "overwrite": bool, "device": str, "trust": bool, "allow_nonfinite": bool,
     "max_pixels": int | None, "protocol": Literal["stored", "plain"], "evaluation": Node,
 }  # fmt: skip
 EXPORT: dict[str, Any] = {"ckpt": str, "output": str, "trust": bool, "allow_nonfinite": bool}
 LARGEST_SEED = 2**32 - 1
+
+
+def parts(*names: str) -> dict[str, Any]:
+    """The keys of the nodes that make a task's network."""
+    return dict.fromkeys(names, Node | None)
 
 
 def check(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -45,5 +49,5 @@ def check(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         checks.kind(name, value, known[name])
     if "seed" in options:
         checks.within("seed", options["seed"], 0, LARGEST_SEED)
-    if "pictures" in options:
-        checks.within("pictures", options["pictures"], 0)
+    if "images" in options:
+        checks.within("images", options["images"], 0)

@@ -1,8 +1,8 @@
 """Predict: ``python -m seglab.predict ckpt=… source=FILE|FOLDER output=FOLDER``. Needs the checkpoint alone.
 
-Below the output, each with the source's tree: ``index/`` (PNG of class ids), ``colour/`` (PNG in the palette) and
-``overlay/`` (JPEG of the image under its classes, with a legend). ``report.json`` says which checkpoint and options
-made them, and names the images that could not be predicted (:mod:`seglab.predictions`).
+Which files are below the output is the predictor's business (:mod:`seglab.predictors`): class maps with the source's
+tree, or a table. ``report.json`` says which checkpoint and options made them, and names the images that could not be
+predicted (:mod:`seglab.predictions`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ from seglab import cli
 from seglab import options as known
 from seglab.checks import within
 from seglab.errors import ConfigError, DataError, UserError
-from seglab.predictions import KINDS, Entry, Folder
+from seglab.predictions import Entry, Folder
 
 if TYPE_CHECKING:
-    import numpy as np
+    from seglab.predictors.base import Predictor
 
-    from seglab.data.spec import DatasetSpec
-    from seglab.predictor import Network
-
-HOPELESS = 3
+MOST_UNEXPECTED = 3
 """So many unexpected errors before anything is predicted end the run: the mistake is not in the images."""
 
 
@@ -75,27 +72,33 @@ def predict_images(options: Mapping[str, Any]) -> None:
         PartialPrediction: some images could not be predicted.
     """
     known.check(options, known.PREDICT)
-    check_options(options)
-    folder = Folder(options["output"])
-    root, images = find_images(Path(options["source"]), skip=folder.path)
+    if options["max_pixels"] is not None:
+        within("max_pixels", options["max_pixels"], 1)
+    if options["write"] is not None and not options["write"]:
+        raise ConfigError("write=[] — expected null for all kinds of files, or the names of some")
+    listed = find_images(Path(options["source"]))
 
     from rich.console import Console
 
-    from seglab.predictor import Network, raw_ids
+    from seglab import loading
+    from seglab.predictors.base import chosen
     from seglab.runs.signals import Stopped, outcome
 
-    how = (options["device"], options["protocol"], options["evaluation"], options["trust"])
-    network = Network(options["ckpt"], *how, options["allow_nonfinite"])
-    raw = raw_ids(network.config, network.spec) if options["labels_out"] == "raw" else None
+    predictor = loading.predictor(options)
+    kinds = chosen(options["write"], predictor.kinds)
+    raw = loading.raw_ids(predictor.description) if options["labels_out"] == "raw" else None
+    writer = predictor.writer(Path(options["output"]), kinds, raw)
+    folder = Folder(options["output"], writer)
+    root, images = without_predictions(*listed, writer.places)
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": options["write"]}
+    asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": kinds}
     with stopping():
-        made_by = {**network.identity(), "labels_out": options["labels_out"]}
+        made_by = {**predictor.identity(), "labels_out": options["labels_out"]}
         empty = {"images": len(images), "done": 0, "failed": {}}
         entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
         for line in said:
             console.print(printable(line))
-        todo = [each for each in entries if options["overwrite"] or not folder.has(each.name, options["write"])]
+        todo = [each for each in entries if options["overwrite"] or not writer.done(each.name)]
         progress = Outcome(len(entries), len(entries) - len(todo))
         if progress.done:
             console.print(
@@ -103,7 +106,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
             )
         try:
             with closing(track(todo, console)) as tracked:
-                predict_all(tracked, network, folder, options, raw, progress)
+                predict_all(tracked, predictor, folder, options, progress)
             status = "done" if not progress.failed else "partial" if progress.done else "failed"
         except BaseException as error:
             status = outcome(error)[0]
@@ -112,7 +115,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
             with suppress(OSError, UserError):  # the reason that we leave for is said
                 folder.finish({**asked, **asdict(progress), "status": status})
             raise
-        folder.finish({**asked, **asdict(progress), "status": status})
+        folder.finish({**asked, **asdict(progress), "status": status}, [each.name for each in entries])
     console.print(printable(f"{progress.done} of {progress.images} images are predicted below {folder.path}"))
     if progress.failed and not progress.done:
         raise DataError(f"no image could be predicted:{progress.listed()}")
@@ -124,12 +127,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
 
 
 def predict_all(
-    entries: Iterable[Entry],
-    network: Network,
-    folder: Folder,
-    options: Mapping[str, Any],
-    raw: np.ndarray | None,
-    progress: Outcome,
+    entries: Iterable[Entry], predictor: Predictor, folder: Folder, options: Mapping[str, Any], progress: Outcome
 ) -> None:
     """Predict image by image; one that fails, for whatever reason, is named and does not end the rest.
 
@@ -138,14 +136,14 @@ def predict_all(
         Unwritable: nothing can be written any more.
         Exception: an error that is not the images': what the first one raised, where none could be predicted.
     """
-    from seglab.predictor import out_of_memory
+    from seglab.predictors.base import out_of_memory
     from seglab.runs import atomic
 
     unexpected: Exception | None = None
     count = 0
     for entry in entries:
         try:
-            predict_one(entry, network, folder, options, raw)
+            predict_one(entry, predictor, folder, options["max_pixels"])
             progress.done += 1
             continue
         except atomic.DiskFull as error:
@@ -159,8 +157,8 @@ def predict_all(
         except Exception as error:
             reason = brief(error)
             if out_of_memory(error):
-                reason = f"not enough memory ({reason}) — {network.lighter()}"
-            elif not network.works():
+                reason = f"not enough memory ({reason}) — {predictor.lighter()}"
+            elif not predictor.works():
                 raise
             else:
                 unexpected = unexpected or error
@@ -169,39 +167,33 @@ def predict_all(
         progress.failed[str(entry.image)] = named
         if progress.done:
             unexpected = None  # it keeps the arrays of its frames alive
-        elif unexpected is not None and count >= HOPELESS:
+        elif unexpected is not None and count >= MOST_UNEXPECTED:
             raise unexpected
     if unexpected is not None and not progress.done:
         raise unexpected
 
 
-def predict_one(
-    entry: Entry, network: Network, folder: Folder, options: Mapping[str, Any], raw: np.ndarray | None
-) -> None:
-    """Read, predict and write one image.
+def predict_one(entry: Entry, predictor: Predictor, folder: Folder, limit: int | None) -> None:
+    """Read, predict and write one image of at most ``limit`` pixels.
 
     Raises:
         DataError: it cannot be read, is too large, or its files cannot be written.
     """
-    from seglab import visualize
     from seglab.data.io import MAX_PIXELS, read_image
     from seglab.runs import atomic
 
-    limit = options["max_pixels"]
     image = read_image(str(entry.image), limit or MAX_PIXELS, limit="max_pixels")
     if limit is None:
-        network.check_scores((image.shape[0], image.shape[1]))
-    ids = network(image)
-    for kind in options["write"]:
-        shown, path = content(kind, image, ids, network.spec, raw), folder.target(entry.name, kind)
-        try:
-            visualize.save(shown, path)
-        except atomic.DiskFull:
-            raise
-        except (OSError, UserError) as error:
-            folder.probe()  # a name that no file can have, or a folder where nothing can be written any more?
-            why = getattr(error if isinstance(error, OSError) else error.__cause__, "strerror", None) or error
-            raise DataError(f"{entry.image}: {path} cannot be written ({why})") from error
+        predictor.check((image.shape[0], image.shape[1]))
+    prediction = predictor(image)
+    try:
+        folder.writer.add(entry.name, image, prediction)
+    except atomic.DiskFull:
+        raise
+    except (OSError, UserError) as error:
+        folder.probe()  # a name that no file can have, or a folder where nothing can be written any more?
+        why = getattr(error if isinstance(error, OSError) else error.__cause__, "strerror", None) or error
+        raise DataError(f"{entry.image}: its prediction ({entry.name}) cannot be written ({why})") from error
 
 
 @contextmanager
@@ -222,17 +214,8 @@ def stopping() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what cannot be meant, before anything is read."""
-    kinds = options["write"]
-    if not kinds or not all(kind in list(KINDS) for kind in kinds):
-        raise ConfigError(f"write={kinds} — expected one or more of {', '.join(KINDS)}, e.g. write=[index,overlay]")
-    if options["max_pixels"] is not None:
-        within("max_pixels", options["max_pixels"], 1)
-
-
-def find_images(source: Path, skip: Path) -> tuple[Path, list[str]]:
-    """A folder and its images' paths below it, sorted; predictions below ``skip`` (the output) are none of them.
+def find_images(source: Path) -> tuple[Path, list[str]]:
+    """A folder and its images' paths below it, sorted.
 
     Raises:
         DataError: no such file or folder, or no image in it.
@@ -244,28 +227,30 @@ def find_images(source: Path, skip: Path) -> tuple[Path, list[str]]:
         return source.parent, [source.name]
     if not os.path.isdir(source):
         raise DataError(f"{source}: no such file or folder — expected an image or a folder of images; check source=")
-    real = Path(os.path.realpath(source))
-    written = [Path(os.path.realpath(skip)) / kind for kind in KINDS]
     found = sorted(path for paths in scan(str(source), "", IMAGE_SUFFIXES).values() for path in paths)
-    found = [path for path in found if not any((real / path).is_relative_to(kind) for kind in written)]
     if not found:
-        raise DataError(
-            f"{source}: no image in it — expected files ending in {', '.join(IMAGE_SUFFIXES)}; check source="
-        )
+        raise no_image(source)
     return source, found
 
 
-def content(kind: str, image: np.ndarray, ids: np.ndarray, spec: DatasetSpec, raw: np.ndarray | None) -> np.ndarray:
-    """What a kind of file shows of an image [H, W, 3] and its class ids [H, W]; ``raw`` are the ids to be stored."""
-    import numpy as np
+def without_predictions(root: Path, images: list[str], places: Sequence[Path]) -> tuple[Path, list[str]]:
+    """The images that are not below one of the places where predictions are written.
 
-    from seglab import visualize
+    Raises:
+        DataError: there is none left.
+    """
+    real, written = Path(os.path.realpath(root)), [Path(os.path.realpath(place)) for place in places]
+    found = [path for path in images if not any((real / path).is_relative_to(place) for place in written)]
+    if not found:
+        raise no_image(root)
+    return root, found
 
-    if kind == "index":
-        return ids if raw is None else raw[ids].astype(np.uint8 if raw.max() < 256 else np.uint16)
-    if kind == "colour":
-        return visualize.colour_map(ids, spec.palette)
-    return visualize.overlay_with_legend(image, ids, spec.classes, spec.palette)
+
+def no_image(source: Path) -> DataError:
+    """The error to raise where there is nothing to predict."""
+    from seglab.data.io import IMAGE_SUFFIXES
+
+    return DataError(f"{source}: no image in it — expected files ending in {', '.join(IMAGE_SUFFIXES)}; check source=")
 
 
 def again(options: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/index/NAME.png  OUT/colour/NAME.png  OUT/overlay/NAME.jpg
+    OUT/index/NAME.png … what the predictor's writer makes: a file of each image, or one of all of them
     OUT/report.json      the checkpoint and the options of every file there, and the image that each NAME stands for
     OUT/.replaced/TIME/  what had to make room
 
@@ -23,14 +23,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seglab.data.listing import stem
 from seglab.errors import ConfigError
 from seglab.runs import atomic
 from seglab.version import __version__
 
-KINDS = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
+if TYPE_CHECKING:
+    from seglab.predictors.base import Writer
+
 FILE = "report.json"
 REPLACED = ".replaced"
 FORMAT = 1
@@ -58,20 +60,13 @@ class Entry:
 
 
 class Folder:
-    """The predictions below ``path``."""
+    """The predictions below ``path``; ``writer`` knows their files."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, writer: Writer) -> None:
         self.path = Path(path)
+        self.writer = writer
         self.made_by: dict[str, Any] = {}
         self.stamps: dict[str, Stamp] = {}
-
-    def target(self, name: str, kind: str) -> Path:
-        """The file of a kind."""
-        return self.path / kind / f"{name}{KINDS[kind]}"
-
-    def has(self, name: str, kinds: Iterable[str]) -> bool:
-        """Whether the files of these kinds are there."""
-        return all(os.path.isfile(self.target(name, kind)) for kind in kinds)  # False, too, for what is no legal path
 
     def begin(
         self, made_by: Mapping[str, Any], root: Path, images: Sequence[str], overwrite: bool, about: Mapping[str, Any]
@@ -100,9 +95,14 @@ class Folder:
             self.write({**about, "status": "running"})
         return [Entry(root / image, names[image]) for image in images], said
 
-    def finish(self, about: Mapping[str, Any]) -> None:
-        """Bring the record up to date, with what other processes have added to it meanwhile."""
+    def finish(self, about: Mapping[str, Any], order: Sequence[str] = ()) -> None:
+        """Bring the record up to date, with what other processes have added to it meanwhile.
+
+        Args:
+            order: the names, as files of all images have them.
+        """
         with self.locked():
+            self.writer.close(order)
             earlier = read(self.path)
             if earlier is not None and not differences(earlier, self.made_by):
                 self.stamps = {**stamps_of(earlier), **self.stamps}
@@ -121,7 +121,7 @@ class Folder:
             ConfigError: it was made by something else, or nobody knows by what.
         """
         earlier = read(self.path)
-        there = [self.path / kind for kind in KINDS if os.path.lexists(self.path / kind)]
+        there = [path for path in self.writer.places if os.path.lexists(path)]
         if earlier is not None and not (changes := differences(earlier, self.made_by)):
             self.stamps = stamps_of(earlier)
             return []
@@ -162,6 +162,7 @@ class Folder:
             )
         for name in others:
             del self.stamps[name]
+        self.writer.forget(others)
         return [self.put_away(self.files(others))]
 
     def renew(self, stamps: Mapping[str, Stamp], overwrite: bool) -> list[str]:
@@ -177,6 +178,7 @@ class Folder:
                 f"output={self.path} holds {len(unknown)} files that {FILE} does not know, such as {unknown[0]} — move "
                 f"them, choose another output=, or set overwrite=true, which moves them to {REPLACED}"
             )
+        self.writer.forget([*changed, *(name for name in stamps if name not in self.stamps)])
         said = [self.put_away(unknown)] if unknown else []
         if stale := self.files(changed):
             images = "1 image has" if len(changed) == 1 else f"{len(changed)} images have"
@@ -185,8 +187,8 @@ class Folder:
         return said
 
     def files(self, names: Iterable[str]) -> list[Path]:
-        """Those of any kind that are there."""
-        return [path for name in names for kind in KINDS if os.path.lexists(path := self.target(name, kind))]
+        """Those of single images that are there."""
+        return [path for name in names for path in self.writer.files(name)]
 
     def put_away(self, paths: Iterable[Path]) -> str:
         """Move files or folders below ``.replaced``; says where they are."""

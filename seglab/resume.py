@@ -62,7 +62,7 @@ def start(config: Mapping[str, Any], run_dir: Path, module: Any, trainer: Any) -
             )
         return None
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
-    check(path, module.config, module.spec, module.model, averages, config["allow_nonfinite"])
+    check(path, module.config, module.task.spec, module.task.model, averages, config["allow_nonfinite"])
     if trainer.is_global_zero:
         adopt(path, run_dir)
     return str(path)
@@ -119,7 +119,10 @@ def read(path: str | Path, allow_nonfinite: bool = False) -> tuple[dict[str, Any
             f"{path} has no {', '.join(missing)} — expected a checkpoint that training wrote to go on from; "
             f"init_from={path} starts a new run from its weights"
         )
-    if (stored.get("checksum") or {}).get("training") not in (None, checkpoint.rest(content)):
+    if (stored.get("checksum") or {}).get("training") not in (
+        None,
+        checkpoint.rest(content, description.training_parts),
+    ):
         raise CheckpointError(
             f"{path} is damaged: the state of its optimiser is not what was written (the checksum differs) — use "
             f"another checkpoint; init_from={path} starts a new run from its weights, which are whole"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-    from seglab.module import SegmentationModule
+    from seglab.tasks.base import Task
     from seglab.types import Batch
 
 
@@ -29,35 +29,37 @@ class Cost(NamedTuple):
     step: list[float]
 
 
-def build_configured(config: dict[str, Any], classes: int) -> SegmentationModule:
-    """The module of a resolved configuration, such as a run's, for that many classes and without data."""
-    from seglab.build import build_module
+def build_configured(config: dict[str, Any], classes: int) -> Task:
+    """The task of a resolved configuration, such as a run's, for that many classes and without data."""
+    from seglab.build import build_criterion, build_task
     from seglab.data.spec import DatasetSpec
 
     spec = DatasetSpec("random", tuple(str(k) for k in range(classes)), ((0, 0, 0),) * classes)
-    return build_module(config, spec)
+    return build_task(config, spec, build_criterion(config))
 
 
 def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.device) -> Batch:
-    """Noise with blocks of labels of 16 pixels."""
+    """Noise, with blocks of labels of 16 pixels and a category for each image: what any task needs."""
     import torch
 
     from seglab.types import Batch
 
     coarse = torch.randint(classes, (batch, -(-size[0] // 16), -(-size[1] // 16)))
     label = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : size[0], : size[1]]
-    return Batch(image=torch.randn(batch, 3, *size).to(device), label=label.to(device), names=("",) * batch)
+    return Batch(
+        image=torch.randn(batch, 3, *size),
+        names=("",) * batch,
+        label=label,
+        category=torch.randint(classes, (batch,)),
+    ).map(lambda value: value.to(device))
 
 
-def measure(
-    modules: Mapping[str, SegmentationModule], batch: Batch, rounds: int, warmup: int, steps: bool = True
-) -> dict[str, Cost]:
-    """The cost of every module, measured in turns; ``steps=False`` leaves the training steps out."""
+def measure(tasks: Mapping[str, Task], batch: Batch, rounds: int, warmup: int, steps: bool = True) -> dict[str, Cost]:
+    """The cost of every task's network, measured in turns; ``steps=False`` leaves the training steps out."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from seglab.build import freeze_unreached
-    from seglab.checkpoint import is_training_only
+    from seglab.build import freeze_unreached, parameters
 
     device = batch.image.device
 
@@ -70,29 +72,28 @@ def measure(
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def forward(module: SegmentationModule) -> None:
+    def forward(task: Task) -> None:
         with torch.no_grad():
-            module.eval()(batch.image)
+            task.eval().model(batch.image)
 
-    def step(module: SegmentationModule) -> None:
-        module.train().criterion(module(batch.image, batch.label), batch).total.backward()
-        module.zero_grad(set_to_none=True)
+    def step(task: Task) -> None:
+        task.train().losses(batch, 0).total.backward()
+        task.zero_grad(set_to_none=True)
 
     if steps:
-        for module in modules.values():
-            freeze_unreached(module.model, module.criterion, batch)
+        for task in tasks.values():
+            freeze_unreached(task, batch)
     found = {}
-    for name, module in modules.items():
+    for name, task in tasks.items():
         counter = FlopCounterMode(display=False)
         with counter:  # its own hooks need gradients
-            module.eval()(batch.image[:1])
-        parameters = sum(p.numel() for name, p in module.model.named_parameters() if not is_training_only(name))
-        found[name] = Cost(parameters, counter.get_total_flops() / 1e9, [], [])
+            task.eval().model(batch.image[:1])
+        found[name] = Cost(parameters(task)["parameters"], counter.get_total_flops() / 1e9, [], [])
     for number in range(-warmup, rounds):
-        for name, module in modules.items():
+        for name, task in tasks.items():
             works = [(forward, found[name].forward)] + ([(step, found[name].step)] if steps else [])
             for work, times in works:
-                seconds = timed(partial(work, module))
+                seconds = timed(partial(work, task))
                 if number >= 0:
                     times.append(seconds)
     return found

@@ -41,26 +41,28 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     Raises:
         UserError: anything in the configuration or the data that has to be mended first.
     """
-    options.check(config, options.TRAIN)
-
     from seglab import build, loggers, resume
     from seglab.callbacks.checkpoints import kept_by, scores
     from seglab.initialise import init_from
     from seglab.runs.folder import RunFolder
+    from seglab.trainer import build_trainer
 
+    kind = build.task_class(config)
+    options.check(config, options.TRAIN | options.parts(*kind.PARTS, *kind.TRAINING_PARTS))
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
     with RunFolder(run_dir, results=what_is_there(config, Path(run_dir)), at_end=loggers.close) as run:
-        data = build.build_data(config)
+        data = build.build_data(config, kind.NEEDS)
         tested = config["test"] and data.splits["test"]
         for stage in ("fit", "test") if tested else ("fit",):
             data.setup(stage)  # bad data is named before anything is built
-        module = build.build_module(config, data.spec, probe=data.probe())
-        trainer = build.build_trainer(config, str(run.path), data.steps_per_epoch)
+        module = build.build_training(config, data.spec, probe=data.probe())
+        trainer = build_trainer(config, str(run.path), module.task, "fit", data.steps_per_epoch)
         path = resume.start(config, run.path, module, trainer)
         if config["init_from"] and path is None:
-            init_from(module.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
+            init_from(module.task.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
         about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
+        run.write_scores(kind.headline, module.task.known_scores())
         if run.writes:
             announce(config, module, data, run)
         for logger in trainer.loggers:
@@ -69,9 +71,10 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         kept = kept_by(trainer)
         found = kept.scores if kept else scores(module)
         results = {f"val/{name}": value for name, value in found.items()} | (kept.found if kept else {})
-        run.write_metrics({**build.parameters(module.model), "step": trainer.global_step, **results})
+        run.write_metrics({**build.parameters(module.task), "step": trainer.global_step, **results})
         if tested:
             results |= test(trainer, module, data, run, config["test"])
+        run.write_scores(kind.headline, module.results.scores)
         if trainer.is_global_zero:
             print(f"run folder: {run.path}")
     return results
@@ -100,13 +103,11 @@ def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
     if config["test"] and config["data"]["splits"]["test"] and not data.splits["test"]:
         there = ", ".join(data.source.splits)
         log.info("no test: %s has no split test, only %s — add it, or set data.splits.test=val", data.spec.name, there)
-    parts = [type(part).__name__ for part in (module.model.decoder, module.model.classifier)]
-    size = build.parameters(module.model)
-    log.info(
-        "network: %s, %s: %.2f M parameters, %.2f M trained",
-        config["backbone"].get("name", "backbone"), ", ".join(parts), size["parameters"] / 1e6, size["trained"] / 1e6,
-    )  # fmt: skip
-    log.info("loss: %s", ", ".join(name for name, _ in module.criterion.named()))
+    modules = {name: part for name, part in module.task.model.named_children() if name in module.task.PARTS}
+    parts = [str(config[name].get("name", type(part).__name__)) for name, part in modules.items()]
+    millions = {name: number / 1e6 for name, number in build.parameters(module.task).items()}
+    log.info("network: %s: %.2f M parameters, %.2f M trained", ", ".join(parts), *millions.values())
+    log.info("loss: %s", ", ".join(name for name, _ in module.task.criterion.named()))
     log.info("run folder: %s", run.path)
 
 

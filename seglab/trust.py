@@ -14,18 +14,16 @@ from typing import Any
 
 from seglab.errors import CheckpointError
 
-PARTS = ("backbone", "decoder", "classifier")
-"""The nodes of a configuration that make the network that is deployed."""
-TRAINING_PARTS = ("heads",)
-"""Those of what is trained beside it and stored in checkpoints, but neither exported nor used to predict."""
-NETWORK = PARTS + TRAINING_PARTS
-NETWORK_CLASSES = ("seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "seglab.heads.", "torch.nn.modules.")
-"""Where their classes may be defined."""
+NETWORK_CLASSES = (
+    "seglab.models.", "seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "seglab.heads.",
+    "torch.nn.modules.",
+)  # fmt: skip
+"""Where the classes of a network's parts may be defined; which nodes these are, the task says."""
 OTHER_CLASSES = {
     "data": ("seglab.data.",),
     "augment": ("seglab.data.augment.",),
     "loss": ("seglab.losses.",),
-    "task": ("seglab.module.",),
+    "task": ("seglab.tasks.",),
     "metrics": ("seglab.metrics.",),
     "evaluation": ("seglab.inference.",),
 }
@@ -110,7 +108,7 @@ def texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with networks that, at any depth, neither download weights nor open a file of them."""
-    return {key: _without_weights(node) if key in NETWORK else node for key, node in config.items()}
+    return {key: node if key in OTHER_CLASSES else _without_weights(node) for key, node in config.items()}
 
 
 def _without_weights(node: Any) -> Any:

@@ -5,7 +5,7 @@ Shapes, here and everywhere: B images, K classes, C channels, H x W pixels of im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -121,3 +121,55 @@ class Score:
     def record(self) -> dict[str, str]:
         """As plain data, as a run stores it."""
         return {"name": self.name, "direction": self.direction, "unit": self.unit}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One evaluated batch: what metrics measure and callbacks look at."""
+
+    batch: Batch
+    scores: Tensor
+    """What the prediction is the largest of: [B, K, h, w] for every pixel, [B, K] for every image."""
+    output: Output | None = None
+    """The network's output that the losses were computed of."""
+    passes: tuple[Mapping[str, Tensor], ...] = ()
+    """The branches that a callback asked for, of every pass of the network (windows, views), in their order."""
+    combine: Callable[[Iterator[Tensor]], Tensor] | None = None
+    """Makes scores of one tensor of each pass, as the protocol says; the network is not run again."""
+
+    @property
+    def label(self) -> Tensor:
+        """[B, H, W] of the batch."""
+        assert self.batch.label is not None, "an evaluated split has labels"
+        return self.batch.label
+
+    @property
+    def category(self) -> Tensor:
+        """[B] of the batch."""
+        assert self.batch.category is not None, "an evaluated split has categories"
+        return self.batch.category
+
+    def of(self, read: Callable[[Mapping[str, Tensor]], Tensor]) -> Evaluated:
+        """The same batch with the scores that ``read`` gives of each pass."""
+        assert self.combine is not None, "a task says how it combines the passes that were asked for"
+        return replace(self, scores=self.combine(read(each) for each in self.passes))
+
+
+@dataclass
+class Results:
+    """What one evaluation found."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Numbers, lists with one entry per class, and whatever else a metric computes, by name."""
+    scores: dict[str, Score] = field(default_factory=dict)
+    """Direction and unit of the numbers."""
+
+    def add(self, values: Mapping[str, Any], scores: Iterable[Score] = ()) -> None:
+        """More of it; callbacks may add until the end of the evaluation's epoch."""
+        self.values.update(values)
+        self.scores.update({score.name: score for score in scores})
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The values that are single numbers."""
+        return {name: float(value) for name, value in self.values.items() if isinstance(value, int | float)}

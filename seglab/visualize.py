@@ -207,7 +207,7 @@ def stack(pictures: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
     return sheet
 
 
-def confusion_picture(matrix: Tensor | np.ndarray, classes: Sequence[str], title: str = "") -> np.ndarray:
+def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title: str = "") -> np.ndarray:
     """The confusion matrix, rows in percent of the pixels with that label; classes that never occur are left out."""
     from matplotlib.figure import Figure
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seglab import cli
+from seglab import build, cli
 
 torch.set_num_threads(1)  # the tests run side by side
 
@@ -47,3 +47,8 @@ def compose(tmp_path):
         return cli.compose(name, [*overrides, *([f"run_dir={tmp_path}"] if name == "train" else [])])
 
     return composed
+
+
+def network(config: dict, num_classes: int):
+    """The deployed network of a configuration, untrained."""
+    return build.task_class(config).assemble(build.Maker(config, num_classes, None))

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seglab import build, checkpoint, cli, predict
+from seglab import checkpoint, cli, predict
 from seglab.data.spec import DatasetSpec
+from tests.conftest import network as small
 
 NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
 SPEC = DatasetSpec("toy", ("road", "sky", "tree"), ((128, 64, 128), (70, 130, 180), (10, 120, 10)))
@@ -18,9 +19,10 @@ SPEC = DatasetSpec("toy", ("road", "sky", "tree"), ((128, 64, 128), (70, 130, 18
 
 def save(config: dict, path: Path, spec: DatasetSpec = SPEC, step: int = 7) -> Path:
     """A checkpoint of an untrained network; no data set is at hand."""
-    module = torch.nn.ModuleDict({"model": build.build_model(config, spec.num_classes)})
+    module = torch.nn.ModuleDict({"model": small(config, spec.num_classes)})
+    module = torch.nn.ModuleDict({"task": module})
     content = {"state_dict": module.state_dict(), "global_step": step}
-    checkpoint.embed(content, config, spec)
+    checkpoint.embed(content, config, spec, ["heads"])
     torch.save(content, path)
     return path
 

@@ -5,13 +5,14 @@ import torch
 
 from seglab import build
 from seglab.errors import ConfigError
+from seglab.trainer import build_trainer
 from tests.conftest import SMALL_NET, TINY
 
 
 def module(compose, *overrides):
     cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
     data = build.build_data(cfg)
-    return build.build_module(cfg, data.spec, probe=data.probe())
+    return build.build_training(cfg, data.spec, probe=data.probe()).task
 
 
 def trained(module) -> set[str]:
@@ -21,17 +22,17 @@ def trained(module) -> set[str]:
 def test_a_ground_truth_branch_without_its_losses_is_frozen_and_never_asked_for(compose):
     full = module(compose, "classifier=cac")
     assert any("oracle" in name for name in trained(full))
-    assert full.needs_labels
+    assert full.shows_target
     off = module(compose, "classifier=cac", "loss.gt.weight=0", "~loss.distill")
     assert not any("oracle" in name for name in trained(off))
     assert {name for name in trained(full) if "oracle" not in name} == trained(off)
-    assert not off.needs_labels
+    assert not off.shows_target
 
 
 def test_a_teacher_that_is_only_mimicked_is_not_trained(compose):
     only = module(compose, "classifier=cac", "loss.gt.weight=0")
     assert not any("oracle" in name for name in trained(only))
-    assert only.needs_labels
+    assert only.shows_target
 
 
 def test_a_scheduled_weight_keeps_its_branch(compose):
@@ -77,11 +78,13 @@ def test_what_cannot_be_built_is_named_with_its_key(compose, overrides, said):
 def test_epochs_become_steps(compose, tmp_path):
     cfg = compose("train", [*TINY, "trainer.max_steps=-1", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=2"])
     data = build.build_data(cfg)
-    trainer = build.build_trainer({**cfg, "callbacks": {}, "logger": {}}, str(tmp_path), data.steps_per_epoch)
+    trainer = build_trainer(
+        {**cfg, "callbacks": {}, "logger": {}}, str(tmp_path), module(compose), "fit", data.steps_per_epoch
+    )
     assert trainer.max_steps == 3 * (24 // 4) // 2
 
 
 def test_a_training_without_an_end_is_refused(compose, tmp_path):
     cfg = compose("train", [*TINY, "trainer.max_steps=-1"])
     with pytest.raises(ConfigError, match=r"trainer\.max_steps"):
-        build.build_trainer(cfg, str(tmp_path))
+        build_trainer(cfg, str(tmp_path), module(compose), "fit")

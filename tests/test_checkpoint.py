@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from seglab import build, checkpoint
-from seglab.build import build_model
+from seglab import checkpoint, loading
 from seglab.checkpoint import AtomicCheckpointIO
 from seglab.checksum import checksum
 from seglab.data.spec import DatasetSpec
@@ -22,6 +21,7 @@ from seglab.errors import CheckpointError
 from seglab.inference import Protocol
 from seglab.initialise import init_from
 from seglab.runs import atomic
+from tests.conftest import network
 
 SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 0, 9), (8, 8, 8), (0, 7, 0)))
 CONFIG = {
@@ -32,23 +32,26 @@ CONFIG = {
     "optim": {"_target_": "seglab.optim.Optimisation", "head_lr": 1.0},
     "data": {"batch_size": 8, "splits": {"train": "train", "val": "val", "test": "test"}},
     "trainer": {"devices": 1, "precision": "32-true"},
-    **{node: {} for node in ("loss", "task", "augment", "evaluation")},
+    "normalize": {"_target_": "seglab.models.normalise.Normalise", "mean": [120.0] * 3, "std": [60.0] * 3},
+    "task": {"_target_": "seglab.tasks.Semantic"},
+    "evaluation": {"_target_": "seglab.inference.Protocol"},
+    **{node: {} for node in ("loss", "augment")},
 }
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return build_model(CONFIG, 3).eval()
+    return network(CONFIG, 3).eval()
 
 
-def content(model, step=12, config=CONFIG, spec=SPEC, prefix="model.") -> dict:
+def content(model, step=12, config=CONFIG, spec=SPEC, prefix="task.model.") -> dict:
     made = {
         "state_dict": {prefix + name: value for name, value in model.state_dict().items()},
         "global_step": step,
         "pytorch-lightning_version": "2.6.6",
     }
-    checkpoint.embed(made, config, spec)
+    checkpoint.embed(made, config, spec, ["heads"])
     return made
 
 
@@ -67,7 +70,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def test_the_network_comes_back_ready_to_predict_with_its_classes(model, saved):
-    loaded = build.load(saved)
+    loaded = loading.load(saved)
     assert same(loaded, model)
     assert not loaded.training
     assert loaded.spec == SPEC
@@ -85,7 +88,7 @@ def test_the_package_offers_it_as_load(saved, model):
 def test_loading_never_fetches_the_weights_it_is_about_to_replace(model, tmp_path):
     config = {**CONFIG, "backbone": {**CONFIG["backbone"], "pretrained": True, "weights": "/gone.pth"}}
     torch.save(content(model, config=config), tmp_path / "a.ckpt")
-    assert same(build.load(tmp_path / "a.ckpt"), model)
+    assert same(loading.load(tmp_path / "a.ckpt"), model)
 
 
 def test_a_run_folder_gives_its_best_network_else_its_last(model, tmp_path):
@@ -96,29 +99,29 @@ def test_a_run_folder_gives_its_best_network_else_its_last(model, tmp_path):
     (tmp_path / "checkpoints/best.ckpt").unlink()
     assert checkpoint.describe(tmp_path).step == 20
     with pytest.raises(CheckpointError, match="holds no network"):
-        build.load(tmp_path / "checkpoints")
+        loading.load(tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize("prefix", ["model._orig_mod.", "module.model.", "_orig_mod.model."])
 def test_prefixes_of_wrappers_are_taken_off(model, tmp_path, prefix):
     torch.save(content(model, prefix=prefix), tmp_path / "a.ckpt")
-    assert same(build.load(tmp_path / "a.ckpt"), model)
+    assert same(loading.load(tmp_path / "a.ckpt"), model)
 
 
 def test_an_exported_folder_holds_the_same_network(model, saved, tmp_path):
-    loaded = build.load(saved)
+    loaded = loading.load(saved)
     folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
-    again = build.load(folder)
+    again = loading.load(folder)
     assert same(again, model)
     assert (again.spec, again.description.step) == (SPEC, 12)
-    assert same(build.load(folder / "model.safetensors"), model)
+    assert same(loading.load(folder / "model.safetensors"), model)
 
 
 # Nothing runs
 
 
-@pytest.mark.parametrize("opened", [build.load, checkpoint.read, AtomicCheckpointIO().load_checkpoint])
+@pytest.mark.parametrize("opened", [loading.load, checkpoint.read, AtomicCheckpointIO().load_checkpoint])
 def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(model, tmp_path, opened):
     class Touch:
         def __reduce__(self):
@@ -138,7 +141,7 @@ def test_a_part_that_this_version_does_not_have_is_named(model, tmp_path):
     with pytest.raises(
         CheckpointError, match=r"its decoder names seglab.decoders.FutureDecoder, which this seglab does not have"
     ):
-        build.load(tmp_path / "a.ckpt")
+        loading.load(tmp_path / "a.ckpt")
 
 
 # Broken files
@@ -183,7 +186,7 @@ def broken(path, how, model):
 )
 def test_a_broken_file_is_named_with_what_is_wrong(model, saved, how, said):
     broken(saved, how, model)
-    for opened in (build.load, checkpoint.describe):
+    for opened in (loading.load, checkpoint.describe):
         with pytest.raises(CheckpointError, match=said) as refused:
             opened(saved)
         assert str(saved) in str(refused.value)
@@ -191,7 +194,7 @@ def test_a_broken_file_is_named_with_what_is_wrong(model, saved, how, said):
 
 @pytest.mark.parametrize("damage", ["header", "truncated", "shapes"])
 def test_damaged_safetensors_are_refused(model, saved, tmp_path, damage):
-    loaded = build.load(saved)
+    loaded = loading.load(saved)
     folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     path = folder / "model.safetensors"
     whole = path.read_bytes()
@@ -204,7 +207,7 @@ def test_damaged_safetensors_are_refused(model, saved, tmp_path, damage):
         record["config"]["decoder"]["width"] = 16
         (folder / "config.json").write_text(json.dumps(record))
     with pytest.raises(CheckpointError, match=r"cannot be read|of another shape"):
-        build.load(folder)
+        loading.load(folder)
 
 
 def test_tensors_that_do_not_fit_are_listed_by_module(model, tmp_path):
@@ -214,7 +217,7 @@ def test_tensors_that_do_not_fit_are_listed_by_module(model, tmp_path):
         made["state_dict"]["model.head." + name] = made["state_dict"].pop(name)
     torch.save(made, tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=rf"{len(removed)} missing: decoder.*{len(removed)} unknown: head"):
-        build.load(tmp_path / "a.ckpt")
+        loading.load(tmp_path / "a.ckpt")
 
 
 def test_an_older_format_is_migrated(model, tmp_path, monkeypatch):
@@ -247,7 +250,7 @@ def test_format_1_called_the_long_and_the_short_side_scale(model, tmp_path):
 def test_a_checksum_is_written_that_its_export_shares_and_that_every_tensor_decides(model, saved, tmp_path):
     written = checkpoint.describe(saved).checksum
     assert written == checksum(model.state_dict())
-    loaded = build.load(saved)
+    loaded = loading.load(saved)
     folder = checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     assert checkpoint.describe(folder).checksum == written
     for name, value in model.state_dict().items():
@@ -268,7 +271,7 @@ def test_tensors_that_are_not_those_written_are_refused(saved, damage):
     else:
         state["model.decoder.convs.0.0.weight"] = state["model.decoder.convs.0.0.weight"].flatten()
     torch.save(made, saved)
-    for opened in (build.load, lambda path: init_from(build_model(CONFIG, 3), path)):
+    for opened in (loading.load, lambda path: init_from(network(CONFIG, 3), path)):
         with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged.*checksum"):
             opened(saved)
 
@@ -276,7 +279,7 @@ def test_tensors_that_are_not_those_written_are_refused(saved, damage):
 def test_a_file_of_before_there_were_checksums_is_opened(model, tmp_path):
     torch.save(content(model), tmp_path / "old.ckpt")
     assert checkpoint.describe(tmp_path / "old.ckpt").checksum is None
-    assert same(build.load(tmp_path / "old.ckpt"), model)
+    assert same(loading.load(tmp_path / "old.ckpt"), model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -287,8 +290,8 @@ def test_weights_that_are_no_numbers_are_refused_unless_they_are_allowed(model, 
     with pytest.raises(
         CheckpointError, match=r"1 of \d+ tensors hold NaN or infinity: decoder\.convs\.0\.1\.bias.*allow_nonfinite"
     ):
-        build.load(tmp_path / "a.ckpt")
-    assert not build.load(tmp_path / "a.ckpt", allow_nonfinite=True).decoder.convs[0][1].bias.isfinite().any()
+        loading.load(tmp_path / "a.ckpt")
+    assert not loading.load(tmp_path / "a.ckpt", allow_nonfinite=True).decoder.convs[0][1].bias.isfinite().any()
 
 
 @pytest.mark.parametrize(
@@ -312,7 +315,7 @@ def test_a_damaged_record_is_named_with_what_is_wrong_in_it(model, tmp_path, key
     node[keys[-1]] = value
     torch.save({**content(model), "seglab": made}, tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=said) as refused:
-        build.load(tmp_path / "a.ckpt")
+        loading.load(tmp_path / "a.ckpt")
     assert str(tmp_path / "a.ckpt") in str(refused.value)
 
 
@@ -389,7 +392,7 @@ def test_a_full_disk_keeps_the_previous_and_says_how_much_is_free(tmp_path):
 def test_init_from_accounts_for_every_tensor(model, saved, caplog):
     caplog.set_level("INFO", "seglab")
     torch.manual_seed(1)
-    other = build_model(CONFIG, 5)
+    other = network(CONFIG, 5)
     loaded = init_from(other, saved)
     assert set(loaded.new) == set(loaded.dropped) == {n for n in other.state_dict() if n.startswith("classifier.")}
     assert len(loaded.kept) + len(loaded.new) == len(other.state_dict())
@@ -401,16 +404,16 @@ def test_init_from_accounts_for_every_tensor(model, saved, caplog):
 def test_init_from_says_when_the_rows_of_a_classifier_stand_for_other_classes(saved, caplog):
     for classes, said in ((SPEC.classes, False), (SPEC.classes[::-1], True)):
         caplog.clear()
-        init_from(build_model(CONFIG, 3), saved, classes=classes)
+        init_from(network(CONFIG, 3), saved, classes=classes)
         assert ("sky is now tree" in caplog.text) == said
 
 
 def test_init_from_takes_a_plain_state_dict_and_an_export(model, saved, tmp_path):
     torch.save(model.state_dict(), tmp_path / "plain.pth")
-    loaded = build.load(saved)
+    loaded = loading.load(saved)
     checkpoint.export_safetensors(loaded, loaded.description, tmp_path / "export")
     for path in (tmp_path / "plain.pth", tmp_path / "export"):
-        other = build_model(CONFIG, 3)
+        other = network(CONFIG, 3)
         assert init_from(other, path).new == []
         assert same(other, model)
 

@@ -18,7 +18,7 @@ from seglab import build, checkpoint, cli, evaluate
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
-from tests.conftest import SMALL_NET, TINY
+from tests.conftest import SMALL_NET, TINY, network
 
 ROOT = cli.conf_dir()
 OPTIONS = sorted(
@@ -94,7 +94,7 @@ def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, com
 
     ckpt = tmp_path / "run/checkpoints/last.ckpt"
     trained, _ = checkpoint.open_file(ckpt)
-    start = build.build_module(cfg, build.build_data(cfg).spec).model
+    start = build.build_training(cfg, build.build_data(cfg).spec).task.model
     parts = {name.split(".")[0] for name, p in start.named_parameters() if p.requires_grad}
     change = {name: (p - trained[name]).abs().max() for name, p in start.named_parameters()}
     moved = {name.split(".")[0] for name, most in change.items() if most > 1e-9}
@@ -114,7 +114,7 @@ def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, com
 @pytest.mark.parametrize("option", of("backbone"))
 def test_every_backbone_meets_a_decoder_and_a_classifier(option, compose):
     cfg = compose("train", [f"backbone={option}", "backbone.pretrained=false", "decoder.width=16", "classifier=cac"])
-    model = build.build_model(cfg, num_classes=3)
+    model = network(cfg, 3)
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         logits = model.eval()(image).logits
@@ -128,11 +128,11 @@ def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gra
     width = "decoder.width=16"
     cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", width, "heads=fcn", *TINY, SMALL_NET[0]])
     data = build.build_data(cfg)
-    module = build.build_module(cfg, data.spec, probe=data.probe())
+    module = build.build_training(cfg, data.spec, probe=data.probe()).task
     K = module.spec.num_classes
     label = torch.randint(K, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
     batch = Batch(image=torch.randn(2, 3, 64, 64), label=label, names=("a", "b"))
-    losses = module.criterion(module(batch.image, batch.label), batch)
+    losses = module.losses(batch, 0)
     losses.total.backward()
     without = [name for name, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
@@ -161,10 +161,10 @@ def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
         assert about["published"]["source"]
     for job in found:
         data = build.build_data(job.config)
-        module = build.build_module(job.config, data.spec, probe=data.probe())
+        module = build.build_training(job.config, data.spec, probe=data.probe()).task
         label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
         batch = Batch(image=torch.randn(2, 3, 64, 64), label=label, names=("a", "b"))
-        losses = module.criterion(module(batch.image, batch.label), batch)
+        losses = module.losses(batch, 0)
         losses.total.backward()
         assert losses.total.isfinite()
         assert not [n for n, p in module.model.named_parameters() if p.requires_grad and p.grad is None]

@@ -43,7 +43,7 @@ def saved(root, tmp_path, compose):
     def save(*overrides: str):
         common = ["data=folder", f"data.root={root}", "data.splits.test=val", "data.num_workers=0", "data.batch_size=1"]
         config = compose("train", [*common, *NET, *overrides])
-        module = build.build_module(config, build.build_data(config).spec)
+        module = build.build_training(config, build.build_data(config).spec)
         content = {"state_dict": module.state_dict(), "global_step": 7}
         checkpoint.embed(content, module.config, module.spec)
         torch.save(content, tmp_path / "net.ckpt")

@@ -14,7 +14,10 @@ from tests.conftest import SMALL_NET, TINY, options
 def made(compose):
     def module(*overrides, oracle=False):
         cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
-        return build.build_module(cfg, build.build_data(cfg).spec, oracle=oracle)
+        task = build.build_training(cfg, build.build_data(cfg).spec).task
+        if oracle:
+            task.scored("oracle")
+        return task
 
     return module
 
@@ -33,8 +36,8 @@ def test_one_forward_pass_serves_prediction_metrics_and_losses(made, monkeypatch
     monkeypatch.setattr(module.model, "forward", lambda *a, **named: calls.append(1) or forward(*a, **named))
     b = batch(module.spec.num_classes)
     with torch.no_grad():
-        module.evaluate(b)
-        expected = module.criterion(module(b.image, b.label), b)
+        module.evaluate(b, 0)
+        expected = module.losses(b, 0)
     assert len(calls) == 2
     assert float(module.averages["loss"].compute()) == pytest.approx(float(expected.total), rel=1e-6)
     assert int(module.metrics["confusion"].compute()["matrix"].sum()) == b.label.numel()
@@ -46,7 +49,7 @@ def test_a_mirrored_view_beside_changes_scores_but_not_the_loss(made):
     for flip in ("false", "true"):
         module = made("classifier=cac", f"evaluation.flip={flip}").eval()
         with torch.no_grad():
-            module.evaluate(b)
+            module.evaluate(b, 0)
         losses.append(float(module.averages["loss"].compute()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
@@ -57,7 +60,7 @@ def test_the_oracle_is_another_prediction_of_the_same_weights(made):
     for oracle in (False, True):
         module = made("classifier=cac", oracle=oracle).eval()
         with torch.no_grad():
-            module.evaluate(b)
+            module.evaluate(b, 0)
         found.append(module.metrics["confusion"].compute()["matrix"])
     assert not torch.equal(*found)
 
@@ -66,7 +69,7 @@ def test_the_oracle_is_another_prediction_of_the_same_weights(made):
 def test_a_batch_without_a_labelled_pixel_has_loss_zero_and_moves_nothing(made, classifier):
     module = made(f"classifier={classifier}", "heads=fcn").train()
     b = batch(12, void=True)
-    total = module.criterion(module(b.image, b.label), b).total
+    total = module.losses(b, 0).total
     total.backward()
     assert total.item() == 0
     assert all(p.grad is None or not p.grad.any() for p in module.parameters())
@@ -76,16 +79,16 @@ def test_half_precision_keeps_losses_in_full(made):
     module = made("classifier=ssa").train()
     b = batch(12)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = module.criterion(module(b.image, b.label), b)
+        losses = module.losses(b, 0)
     assert losses.total.dtype == torch.float32
-    full = module.criterion(module(b.image, b.label), b)
+    full = module.losses(b, 0)
     assert float(losses.total) == pytest.approx(float(full.total), rel=0.1)
 
 
 def test_the_total_is_the_weighted_sum_of_what_is_logged(made):
     module = made("classifier=ssa").train()
     b = batch(12)
-    losses = module.criterion(module(b.image, b.label), b)
+    losses = module.losses(b, 0)
     assert isinstance(module.criterion, Criterion)
     weights = {name: term.weight_at(0) for name, term in module.criterion.named()}
     assert weights["semantic"] == 10
@@ -97,7 +100,7 @@ def test_a_compiled_network_gives_the_same_loss(made):
     eager, compiled = made("classifier=cac"), made("classifier=cac")
     compiled.model.compile(backend="eager")
     b = batch(12)
-    totals = [m.eval().criterion(m(b.image, b.label), b).total for m in (eager, compiled)]
+    totals = [m.eval().losses(b, 0).total for m in (eager, compiled)]
     assert torch.allclose(*totals)
     assert eager.state_dict().keys() == compiled.state_dict().keys()
 

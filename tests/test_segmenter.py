@@ -65,7 +65,7 @@ TALKATIVE = [f"decoder._target_={__name__}.Talkative"]
 def module(compose, *overrides, probe=True):
     cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
     data = build.build_data(cfg)
-    return build.build_module(cfg, data.spec, probe=data.probe() if probe else None)
+    return build.build_training(cfg, data.spec, probe=data.probe() if probe else None).task
 
 
 def trained(made) -> set[str]:
@@ -126,9 +126,7 @@ def test_the_probe_changes_neither_buffers_nor_random_numbers_nor_gradients(comp
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
     made.model.train()
     torch.manual_seed(3)
-    build.freeze_unreached(
-        made.model, made.criterion, Batch(image=IMAGE, label=torch.zeros(2, 64, 64, dtype=torch.int64), names=("", ""))
-    )
+    build.freeze_unreached(made, Batch(image=IMAGE, label=torch.zeros(2, 64, 64, dtype=torch.int64), names=("", "")))
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(1), drawn)
@@ -146,7 +144,7 @@ def test_what_is_trained_does_not_depend_on_the_labels_of_the_probe(classifier, 
         torch.randint(12, (2, 64, 64)),
     ):
         made = module(compose, "heads=fcn", f"classifier={classifier}", probe=False)
-        build.freeze_unreached(made.model, made.criterion, Batch(image=IMAGE, label=label, names=("", "")))
+        build.freeze_unreached(made, Batch(image=IMAGE, label=label, names=("", "")))
         found.append(trained(made))
     assert found[0] == found[1] == found[2]
 

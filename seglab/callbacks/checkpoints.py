@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from seglab.callbacks.base import OfTraining
 from seglab.checks import within
 from seglab.errors import ConfigError
 from seglab.runs.atomic import DiskFull, jsonable
@@ -18,7 +19,7 @@ from seglab.scores import lower_is_better
 log = logging.getLogger(__name__)
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(Checkpoint, OfTraining):
     """Saves ``last`` every few steps and around each validation, ``best`` when the monitored value improves.
 
     Every save is of a whole optimiser step, so a resumed run is the uninterrupted one.
@@ -151,7 +152,7 @@ def folder(trainer: L.Trainer) -> Path:
 
 def scores(module: Any) -> dict[str, Any]:
     """What the last evaluation found as plain data (NaN is null), without the K x K matrix."""
-    return jsonable({name: value for name, value in module.results.items() if name != "matrix"})
+    return jsonable({name: value for name, value in module.results.values.items() if name != "matrix"})
 
 
 def kept_by(trainer: L.Trainer) -> Checkpoints | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from rich import get_console
 
-from seglab import visualize
+from seglab.callbacks.base import OfTraining
 from seglab.errors import ConfigError
-from seglab.loggers import log_picture
+from seglab.loggers import log_image
 from seglab.runs import atomic
 from seglab.runs.atomic import jsonable
 
 
-class ClassTable(L.Callback):
+class ClassTable(OfTraining):
     """Writes ``tables/<stage>_XXXXXX.csv`` and ``.json`` and prints the table.
 
     TensorBoard and W&B get the IoU of each class as a curve and a picture of the confusion matrix, W&B the table too.
@@ -42,41 +43,35 @@ class ClassTable(L.Callback):
 
     def publish(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Print, write, send."""
-        results: dict[str, Any] = module.results
-        if not trainer.is_global_zero or "IoU" not in results:
+        task, values = module.task, module.results.values
+        rows = task.rows(values)
+        if not trainer.is_global_zero or len(rows[0]) == 1:
             return
-        classes, step = module.spec.classes, trainer.global_step
+        classes, step = task.spec.classes, trainer.global_step
         target = Path(trainer.default_root_dir) / "tables" / f"{stage}_{step:06d}"
-        rows = per_class(results, classes)
-        atomic.write_json(target.with_suffix(".json"), jsonable({**results, "step": step, "names": list(classes)}))
+        atomic.write_json(target.with_suffix(".json"), jsonable({**values, "step": step, "names": list(classes)}))
         atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
         data = getattr(trainer, "datamodule", None)
         split = stage if data is None else data.split(stage)
         title = f"{stage} at step {step}" if split == stage else f"{stage} (split {split}) at step {step}"
-        if len(classes) <= self.max_rows:
-            get_console().print(visualize.class_table(results, classes, title))
-        else:
-            get_console().print(f"{title}: mIoU {visualize.percent(results['mIoU'])}   {visualize.caption(results)}")
-        self.send(trainer, stage, rows, results["matrix"])
+        get_console().print(task.summary(values, title, classes=len(classes) <= self.max_rows))
+        self.send(trainer, stage, rows, task.figures(values))
 
-    def send(self, trainer: L.Trainer, stage: str, rows: list[dict[str, Any]], matrix: Any) -> None:
+    def send(
+        self, trainer: L.Trainer, stage: str, rows: list[dict[str, Any]], figures: Mapping[str, np.ndarray]
+    ) -> None:
         """To the loggers that show more than numbers."""
         shown = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
         if not shown:
             return
-        step, classes = trainer.global_step, [row["class"] for row in rows]
-        curves = {f"{stage}/IoU/{row['class']}": row["IoU"] for row in rows if np.isfinite(row["IoU"])}
+        step, first = trainer.global_step, list(rows[0])[1]  # the number that the task lists first
+        curves = {f"{stage}/{first}/{row['class']}": row[first] for row in rows if np.isfinite(row[first])}
         for logger in shown:
             logger.log_metrics(curves, step)
             if isinstance(logger, WandbLogger):
                 logger.log_table(f"{stage}/classes", list(rows[0]), [list(row.values()) for row in rows], step=step)
-        log_picture(trainer, f"{stage}/confusion", visualize.confusion_picture(matrix, classes), step)
-
-
-def per_class(results: dict[str, Any], classes: Any) -> list[dict[str, Any]]:
-    """One row per class with every per-class number."""
-    lists = {name: value for name, value in results.items() if isinstance(value, list) and len(value) == len(classes)}
-    return [{"class": name, **{key: value[k] for key, value in lists.items()}} for k, name in enumerate(classes)]
+        for name, figure in figures.items():
+            log_image(trainer, f"{stage}/{name}", figure, step)
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

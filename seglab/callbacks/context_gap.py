@@ -13,29 +13,34 @@ from __future__ import annotations
 
 import logging
 import math
-from operator import attrgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
-from seglab.callbacks.insight import OKABE_ITO, Onlooker, publish
+from seglab.callbacks.base import EvaluationObserver
+from seglab.callbacks.insight import OKABE_ITO, publish
 from seglab.metrics.confusion import ConfusionMatrix
+from seglab.models.segmenter import Segmenter
+from seglab.types import Score
 from seglab.visualize import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from seglab.module import Evaluated
+    from seglab.tasks.base import Task
+    from seglab.types import Evaluated
 
 log = logging.getLogger(__name__)
 
 BRANCHES = {"coarse": "coarse", "adapted": "logits", "oracle": "oracle"}
 """Prediction -> the field of the network's output that it is."""
+SCORES = tuple(Score(name, "max", "percent") for name in ("mIoU_coarse", "mIoU_oracle", "context_gain", "context_gap"))
 MOST = 60
 """Classes in the picture."""
 
 
-class ContextGap(Onlooker):
+class ContextGap(EvaluationObserver):
     """Logs ``mIoU_coarse``, ``mIoU_oracle``, ``context_gain`` and ``context_gap``; what a network lacks is null.
 
     Writes ``insight/context_gap_<stage>.csv`` (IoU of each class) and ``.png``. Each prediction is made as the protocol
@@ -46,15 +51,27 @@ class ContextGap(Onlooker):
         self.metrics: dict[str, ConfusionMatrix] = {}
         self.told: set[str] = set()
 
-    def begin(self, trainer: L.Trainer, module: Any) -> None:
-        kind, fields = type(module.model.classifier).__name__, module.model.classifier.Output.branches()
-        lacking = {name: f"{kind} has none" for name, field in BRANCHES.items() if field not in fields}
-        if "oracle" in fields and "oracle" not in module.criterion.branches:
+    def lacking(self, task: Task) -> dict[str, str]:
+        """The predictions that a network does not make, and why."""
+        kind, there = type(task.model.classifier).__name__, task.model.branches
+        lacking = {name: f"{kind} has none" for name, branch in BRANCHES.items() if branch not in there}
+        if "oracle" in there and "oracle" not in task.wanted:
             lacking["oracle"] = "no loss term trains it"
+        return lacking
+
+    def applies(self, task: Task, stage: str) -> bool:
+        return isinstance(task.model, Segmenter)
+
+    def observed(self, task: Task) -> frozenset[str]:
+        return frozenset(BRANCHES.values()) - {BRANCHES[name] for name in self.lacking(task)}
+
+    def begin(self, trainer: L.Trainer, module: Any) -> None:
+        lacking = self.lacking(module.task)
         for name, reason in lacking.items():
             self.tell(name, reason)
         there = [name for name in BRANCHES if name not in lacking]
-        self.metrics = {name: ConfusionMatrix(module.spec.num_classes).to(module.device) for name in there}
+        classes = module.task.spec.num_classes
+        self.metrics = {name: ConfusionMatrix(classes).to(module.device) for name in there}
 
     def tell(self, name: str, reason: str) -> None:
         """Say once that a prediction is not there."""
@@ -64,11 +81,11 @@ class ContextGap(Onlooker):
 
     def observe(self, seen: Evaluated) -> None:
         for name, metric in self.metrics.items():
-            field = BRANCHES[name]
-            if any(getattr(output, field) is None for output in seen.passes):
+            branch = BRANCHES[name]
+            if any(branch not in branches for branches in seen.passes):
                 self.tell(name, "the network left it out")
             else:
-                metric.update(seen.scores(attrgetter(field)), seen.label)
+                metric.update(seen.of(itemgetter(branch)))
 
     def end(self, trainer: L.Trainer, module: Any) -> None:
         found = {name: metric.compute() for name, metric in self.metrics.items()}
@@ -79,7 +96,7 @@ class ContextGap(Onlooker):
             "context_gain": mean["adapted"] - mean["coarse"],
             "context_gap": mean["oracle"] - mean["adapted"],
         }
-        module.results |= {name: None if math.isnan(value) else value for name, value in values.items()}
+        module.results.add({name: None if math.isnan(v) else v for name, v in values.items()}, SCORES)
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         rows = [
@@ -88,9 +105,9 @@ class ContextGap(Onlooker):
                 "class": label,
                 **{f"IoU_{name}": found[name]["IoU"][k] if name in found else math.nan for name in BRANCHES},
             }
-            for k, label in enumerate(module.spec.classes)
+            for k, label in enumerate(module.task.spec.classes)
         ]
-        title = f"{module.spec.name} {module.stage}, step {trainer.global_step}"
+        title = f"{module.task.spec.name} {module.stage}, step {trainer.global_step}"
         publish(trainer, module.stage, "context_gap", rows, draw(rows, mean, title))
 
 

@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from seglab.callbacks.base import OfTraining
 from seglab.errors import CheckpointError, ConfigError
 
 
-class EMA(WeightAveraging):
+class EMA(WeightAveraging, OfTraining):
     """average <- d average + (1 - d) weights after every optimiser step n, with d = min(decay, (1 + n) / (10 + n)).
 
     The growing d lets short runs forget their random start. Running statistics are averaged like the weights. A

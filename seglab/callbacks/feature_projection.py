@@ -22,18 +22,21 @@ import torch
 from torch import Tensor
 
 from seglab import visualize
+from seglab.callbacks.base import Callback
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import folder
 from seglab.checks import one_of, within
 from seglab.errors import ConfigError
-from seglab.loggers import log_picture
+from seglab.loggers import log_image
+from seglab.models.base import FEATURE
+from seglab.models.segmenter import Segmenter
 from seglab.ops.resize import downsample_labels
 from seglab.runs import atomic
-from seglab.segmenter import FEATURE
-from seglab.types import IGNORE, Output
+from seglab.types import IGNORE, Batch, Output
 
 if TYPE_CHECKING:
     from seglab.data.spec import DatasetSpec
+    from seglab.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class Points:
     """Row and column of a pixel in the feature map."""
 
 
-class FeatureProjection(L.Callback):
+class FeatureProjection(Callback):
     """Writes ``insight/projection_<stage>_<step>_<method>.png``, with the image and its label, and the coordinates
     as ``.csv``; loggers get the picture. One picture goes through the network once more, in the first process.
 
@@ -95,6 +98,9 @@ class FeatureProjection(L.Callback):
         self.seed = seed
         self.when = one_of(f"{KEY}.when", when, ("every", "last"))
         self.drawn: tuple[Any, Points] | None = None
+
+    def applies(self, task: Task, stage: str) -> bool:
+        return isinstance(task.model, Segmenter)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the picture and the library before anything is trained.
@@ -134,7 +140,7 @@ class FeatureProjection(L.Callback):
             return
         (sample, points), self.drawn = self.drawn, None
         module: Any = pl_module
-        spec, stage, step = module.spec, module.stage, trainer.global_step
+        spec, stage, step = module.task.spec, module.stage, trainer.global_step
         if len(points.kinds) < 3 or not np.isfinite(points.vectors).all():
             reason = (
                 "has fewer than two labelled pixels" if len(points.kinds) < 3 else "gives features that are not finite"
@@ -144,10 +150,10 @@ class FeatureProjection(L.Callback):
         flat, axes = self.project(points.vectors)
         target = folder(trainer) / f"projection_{stage}_{step:06d}_{self.method}"
         atomic.write_text(target.with_suffix(".csv"), as_csv(table(points, flat, spec)))
-        title = f"{type(module.model.classifier).__name__}, {sample.name}, {stage} at step {step}"
+        title = f"{type(module.task.model.classifier).__name__}, {sample.name}, {stage} at step {step}"
         picture = draw(sample, points, flat, spec, title, axes)
         visualize.save(picture, target.with_suffix(".png"))
-        log_picture(trainer, f"{stage}/projection", picture, step)
+        log_image(trainer, f"{stage}/projection", picture, step)
 
     on_test_end = on_validation_end
 
@@ -158,16 +164,16 @@ class FeatureProjection(L.Callback):
         sample = data.items("val").read(self.index)
         if sample.label is None:
             raise ConfigError(f"{KEY}.image={self.image} has no label — choose a picture that has one")
-        image = data.augment.normalise(sample.image)[None].to(module.device)
+        pixels = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)[None].to(module.device)
         label = torch.from_numpy(np.array(sample.label)).long()[None].to(module.device)
-        model, protocol = module.model, module.protocol
-        # What the loss of an evaluation sees: the single view, or the picture as it is where there are several.
+        image, protocol = module.task.model.normalise(pixels), module.task.protocol
+        # What the loss of an evaluation sees: the single view, or the image as it is where there are several.
         if protocol.single_pass and protocol.divisor_mode == "resize":
             image = protocol.view(image)
         with trainer.precision_plugin.forward_context():
-            image = image.contiguous(memory_format=module.memory_format)
-            output = model(image, label if module.needs_labels else None, wanted=frozenset({FEATURE}))
-        return sample, self.choose(model.classifier, output.extra[FEATURE], output, label)
+            batch = Batch(image=image, names=(sample.name,), label=label)
+            output = module.task.output(batch, frozenset({FEATURE}))
+        return sample, self.choose(module.task.model.classifier, output.extra[FEATURE], output, label)
 
     def choose(self, classifier: Any, feature: Tensor, output: Output, label: Tensor) -> Points:
         """Pixels of a feature map [1, C, h, w] for each class of the label [1, H, W], and these classes' prototypes."""

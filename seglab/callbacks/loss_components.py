@@ -33,12 +33,13 @@ import lightning as L
 import torch
 
 from seglab import visualize
+from seglab.callbacks.base import OfTraining
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import OKABE_ITO, folder
 from seglab.errors import ConfigError
-from seglab.loggers import log_picture
+from seglab.loggers import log_image
+from seglab.models.base import FEATURE
 from seglab.runs import atomic
-from seglab.segmenter import FEATURE
 from seglab.types import Batch
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Measured(NamedTuple):
         return {name: norm / total if norm is not None and total > 0 else None for name, norm in self.norm.items()}
 
 
-class LossComponents(L.Callback):
+class LossComponents(OfTraining):
     """Writes ``insight/loss_components.csv`` and ``insight/loss_components_cosine.csv`` as it goes, and at the end
     ``insight/loss_components.png``; logs ``grad_share/<term>`` and ``grad_cosine/<a>~<b>``. In training only.
 
@@ -145,13 +146,13 @@ class LossComponents(L.Callback):
         if terms:
             picture = visualize.pixels(draw(terms, pairs))
             visualize.save(picture, folder(trainer) / "loss_components.png")
-            log_picture(trainer, "train/loss_components", picture, trainer.global_step)
+            log_image(trainer, "train/loss_components", picture, trainer.global_step)
 
 
 @contextmanager
 def untouched(module: L.LightningModule) -> Iterator[None]:
     """Put random state and buffers back as they were."""
-    buffers = [(buffer, buffer.clone()) for buffer in module.model.buffers()]  # type: ignore[union-attr]
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     devices = [module.device] if module.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices):
@@ -164,12 +165,10 @@ def untouched(module: L.LightningModule) -> Iterator[None]:
 
 def measure(trainer: L.Trainer, module: Any, batch: Batch) -> Measured:
     """The terms of a batch and their gradients at the decoded feature, as the training step would have them."""
-    named, step = module.criterion.named(), trainer.global_step
+    task, step = module.task, trainer.global_step
+    named = task.criterion.named()
     with trainer.precision_plugin.forward_context():
-        image = batch.image.contiguous(memory_format=module.memory_format)
-        target = batch.label if module.needs_labels else None
-        # Not the compiled call: inside it, features have no gradient.
-        output = module.model.forward(image, target, wanted=module.wanted | {FEATURE})
+        output = task.output(batch, frozenset({FEATURE}), compiled=False)
         feature = output.extra[FEATURE]
         values = {name: term(output, batch) for name, term in named}
     # In half precision, small gradients would vanish without the factor that training has.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from seglab.callbacks.base import OfTraining
 from seglab.errors import ConfigError
 from seglab.runs import atomic
 from seglab.runs.atomic import jsonable
@@ -32,7 +33,7 @@ class Seen(NamedTuple):
     parts: dict[str, Tensor]
 
 
-class NonFinite(L.Callback):
+class NonFinite(OfTraining):
     """Looks at loss and gradient norm before every optimiser step, on every rank, and refuses what is not finite.
 
     Writes ``nonfinite/step_XXXXXX.json`` (file names, loss terms, gradients) and, when it raises, the weights before
@@ -51,7 +52,6 @@ class NonFinite(L.Callback):
         self.skips = skips
         self.skipped = 0
         self.overflows = 0
-        self.names: tuple[str, ...] = ()
         self.seen: list[Seen] = []
         self.buffers: list[tuple[Tensor, Tensor]] = []
 
@@ -66,14 +66,14 @@ class NonFinite(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self.names = tuple(getattr(batch, "names", ()))
         if self.action == "skip" and not self.seen:
             # The forward pass of a bad batch poisons running statistics before anybody can look at the loss.
             floating = (b for b in pl_module.buffers() if b.is_floating_point())
             self.buffers = [(buffer, buffer.clone()) for buffer in floating]
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        self.seen.append(Seen(self.names, loss.detach(), dict(getattr(pl_module, "parts", {}))))
+    def on_before_backward(self, trainer: L.Trainer, pl_module: Any, loss: Tensor) -> None:
+        step = pl_module.last
+        self.seen.append(Seen(step.names, loss.detach(), step.losses.parts))
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         seen, self.seen = self.seen, []
@@ -106,49 +106,67 @@ class NonFinite(L.Callback):
         Raises:
             NonFiniteError: names the step, the terms or gradients, and the files.
         """
-        step = trainer.global_step
-        terms = sorted({name for s in seen for name, value in s.parts.items() if not torch.isfinite(value).all()})
         tensors = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         factor = trainer.accumulate_grad_batches / (scaler.get_scale() if scaler else 1)  # Lightning divides by it
-        total = [float(s.loss) * factor for s in seen]
-        if terms:
-            culprit = f"the loss term {', '.join(terms)}"
-        elif not all(map(torch.isfinite, (s.loss for s in seen))):
-            culprit = "the total loss"
-        elif tensors:
-            culprit = f"the gradient of {tensors[0]}" + (f" and {len(tensors) - 1} more" if len(tensors) > 1 else "")
-        elif trainer.world_size > 1:
-            culprit = "a batch on another rank"
-        else:
-            culprit = "the norm of the gradients, each of which is finite,"
-        suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        report = Path(trainer.default_root_dir) / "nonfinite" / f"step_{step:06d}{suffix}.json"
-        atomic.write_json(
-            report,
-            {
-                "step": step,
-                "culprit": culprit,
-                "gradients": tensors,
-                "batches": [
-                    {"names": s.names, "loss": repr(loss), "parts": {k: repr(v.item()) for k, v in s.parts.items()}}
-                    for s, loss in zip(seen, total, strict=True)
-                ],
-                "learning_rates": jsonable([group["lr"] for group in optimizer.param_groups]),
-            },
-        )
+        losses = [float(s.loss) * factor for s in seen]
+        what = culprit(seen, tensors, trainer.world_size > 1)
+        report = self.report(trainer, optimizer, seen, losses, what, tensors)
         files = ", ".join(name for s in seen for name in s.names[:4])
-        message = f"step {step}: {culprit} is not finite (loss {', '.join(f'{v:g}' for v in total)}; files: {files})"
+        shown = ", ".join(f"{value:g}" for value in losses)
+        message = f"step {trainer.global_step}: {what} is not finite (loss {shown}; files: {files})"
         if self.action == "raise" or self.skipped >= self.skips:
-            trainer.save_checkpoint(report.with_name(f"step_{step:06d}.ckpt"), weights_only=True)
+            trainer.save_checkpoint(report.with_suffix(".ckpt"), weights_only=True)
             raise NonFiniteError(
                 f"{message} — the step was not taken, and {report} has the details; try a lower optim.optimizer.lr, "
                 "trainer.gradient_clip_val=1, trainer.precision=32-true, or callbacks.nonfinite.action=skip"
             )
         self.skipped += 1
         log.warning("%s — step left out (%d of %d)", message, self.skipped, self.skips)
+        self.leave_out(optimizer)
+
+    def report(
+        self,
+        trainer: L.Trainer,
+        optimizer: Optimizer,
+        seen: list[Seen],
+        losses: list[float],
+        what: str,
+        tensors: list[str],
+    ) -> Path:
+        """Write what is known of the step; gives the file."""
+        suffix = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        target = Path(trainer.default_root_dir) / "nonfinite" / f"step_{trainer.global_step:06d}{suffix}.json"
+        batches = [
+            {"names": s.names, "loss": repr(loss), "parts": {k: repr(v.item()) for k, v in s.parts.items()}}
+            for s, loss in zip(seen, losses, strict=True)
+        ]
+        rates = jsonable([group["lr"] for group in optimizer.param_groups])
+        about = {"step": trainer.global_step, "culprit": what, "gradients": tensors}
+        atomic.write_json(target, {**about, "batches": batches, "learning_rates": rates})
+        return target
+
+    def leave_out(self, optimizer: Optimizer) -> None:
+        """Put back what the forward pass has changed, and leave the optimiser nothing to do."""
         for buffer, before in self.buffers:
             buffer.copy_(before)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None  # an optimiser passes over what has no gradient
+
+
+def culprit(seen: list[Seen], gradients: list[str], several: bool) -> str:
+    """What was not finite, as a message names it.
+
+    Args:
+        gradients: names of the parameters whose gradient is not finite.
+        several: whether other processes take part.
+    """
+    terms = sorted({name for s in seen for name, value in s.parts.items() if not torch.isfinite(value).all()})
+    if terms:
+        return f"the loss term {', '.join(terms)}"
+    if not all(map(torch.isfinite, (s.loss for s in seen))):
+        return "the total loss"
+    if gradients:
+        return f"the gradient of {gradients[0]}" + (f" and {len(gradients) - 1} more" if len(gradients) > 1 else "")
+    return "a batch on another rank" if several else "the norm of the gradients, each of which is finite,"

@@ -14,13 +14,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from seglab.callbacks.base import OfTraining
 from seglab.callbacks.checkpoints import folder
 from seglab.runs.signals import REASONS
 
 log = logging.getLogger(__name__)
 
 
-class Preemption(Checkpoint):
+class Preemption(Checkpoint, OfTraining):
     """At SIGTERM, SIGUSR1 (SLURM's warning) or Ctrl-C, saves at the next whole optimiser step and stops.
 
     Exit code 143, or 130 for Ctrl-C; ``resume=auto`` goes on from there. A second signal stops at once. Inside

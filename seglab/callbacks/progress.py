@@ -11,10 +11,12 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from rich import get_console
 
+from seglab.callbacks.base import Callback
+
 log = logging.getLogger(__name__)
 
 
-class Progress(RichProgressBar):
+class Progress(RichProgressBar, Callback):
     """One bar for the whole training (the stream has no epochs), and one per evaluation.
 
     Args:

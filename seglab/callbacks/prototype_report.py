@@ -22,17 +22,20 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from seglab import prototypes, visualize
+from seglab.callbacks.base import EvaluationObserver
 from seglab.callbacks.class_table import as_csv
-from seglab.callbacks.insight import Onlooker, folder
+from seglab.callbacks.insight import folder
 from seglab.classifiers.base import Classifier
 from seglab.errors import ConfigError
-from seglab.loggers import log_picture
+from seglab.loggers import log_image
+from seglab.models.segmenter import Segmenter
 from seglab.runs import atomic
 from seglab.runs.atomic import jsonable
 from seglab.types import IGNORE
 
 if TYPE_CHECKING:
-    from seglab.module import Evaluated
+    from seglab.tasks.base import Task
+    from seglab.types import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ TINY = 1e-12
 COLUMNS = ("pictures", "distance_mean", "distance_sd", "norm_mean", "norm_sd", "spread")
 
 
-class PrototypeReport(Onlooker):
+class PrototypeReport(EvaluationObserver):
     """Writes ``insight/prototypes_<stage>_<step>.json`` and ``.csv`` after each evaluation, and the picture
     ``insight/prototypes.png`` (``prototypes_test.png``): movement by class; similarities at the first and last one.
 
@@ -59,6 +62,9 @@ class PrototypeReport(Onlooker):
         self.fixed: dict[str, Tensor] = {}
         self.told = False
 
+    def applies(self, task: Task, stage: str) -> bool:
+        return isinstance(task.model, Segmenter)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a classifier without static prototypes before anything is trained.
 
@@ -66,7 +72,7 @@ class PrototypeReport(Onlooker):
             ConfigError: says which.
         """
         module: Any = pl_module
-        classifier = module.model.classifier
+        classifier = module.task.model.classifier
         weight = getattr(classifier, "weight", None)
         if not isinstance(weight, Tensor) or weight.ndim != 2 or len(weight) != classifier.num_classes:
             raise ConfigError(
@@ -79,7 +85,7 @@ class PrototypeReport(Onlooker):
         self.movements = {name: Movement(*weight.shape) for name in moving(classifier)}
 
     def begin(self, trainer: L.Trainer, module: Any) -> None:
-        self.classifier = module.model.classifier
+        self.classifier = module.task.model.classifier
         self.fixed = {}
         for movement in self.movements.values():
             movement.to(module.device).reset()
@@ -88,7 +94,7 @@ class PrototypeReport(Onlooker):
         # Read here because EMA's average is in place while pictures are evaluated, and only then.
         self.fixed = self.fixed or static(self.classifier)
         for name, movement in self.movements.items():
-            found: Tensor | None = getattr(seen.output, branch(name))
+            found = seen.output.read(branch(name)) if seen.output else None
             size = len(seen.batch)
             pictures = [None] * size if found is None else found.expand(size, *found.shape[-2:])
             for moved, label in zip(pictures, seen.label, strict=True):
@@ -97,17 +103,17 @@ class PrototypeReport(Onlooker):
     def end(self, trainer: L.Trainer, module: Any) -> None:
         stage, step = module.stage, trainer.global_step
         found = {name: movement.compute() for name, movement in self.movements.items()}  # every process takes part
-        report = self.report(found, module.spec.classes)
-        module.results |= scalars(report)
+        report = self.report(found, module.task.spec.classes)
+        module.results.add(scalars(report))
         if not trainer.is_global_zero:
             return
-        about = {"format": 1, "stage": stage, "step": step, "classifier": type(module.model.classifier).__name__}
+        about = {"format": 1, "stage": stage, "step": step, "classifier": type(module.task.model.classifier).__name__}
         target = folder(trainer) / f"prototypes_{stage}_{step:06d}.json"
         atomic.write_text(target, json.dumps(jsonable({**about, **report}), allow_nan=False) + "\n")
         atomic.write_text(target.with_suffix(".csv"), as_csv(table(report)))
         picture = visualize.pixels(prototypes.overview(*prototypes.read(trainer.default_root_dir, stage)))
         visualize.save(picture, folder(trainer) / ("prototypes.png" if stage == "val" else f"prototypes_{stage}.png"))
-        log_picture(trainer, f"{stage}/prototypes", picture, step)
+        log_image(trainer, f"{stage}/prototypes", picture, step)
 
     def report(self, found: dict[str, dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
         """What the file holds: per kind of prototypes the similarities and, for those that move, how far."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
-from torch import nn
 
+from seglab.callbacks.base import OfTraining
 from seglab.callbacks.checkpoints import kept_by, scores
 from seglab.errors import ConfigError
 from seglab.runs.folder import RunFolder
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Pruning(Checkpoint):
+class Pruning(Checkpoint, OfTraining):
     """Reports a metric at every validation; ends the run as ``pruned``, with checkpoints and metrics, if told to.
 
     The trial is found by the run folder: ``sweep.json`` beside it has its number, the journal (or ``storage``) the
@@ -69,12 +69,12 @@ class Pruning(Checkpoint):
         if step < trainer.max_steps and trial.should_prune():
             self.prune(trainer, pl_module, value)
 
-    def prune(self, trainer: L.Trainer, module: L.LightningModule, value: float) -> None:
+    def prune(self, trainer: L.Trainer, module: Any, value: float) -> None:
         """Write down what is known, and leave."""
         from seglab import build
 
         kept = kept_by(trainer)
-        size = build.parameters(cast(nn.Module, module.model))
+        size = build.parameters(module.task)
         found = {f"val/{name}": value for name, value in scores(module).items()} | (kept.found if kept else {})
         RunFolder(trainer.default_root_dir).write_metrics({**size, "step": trainer.global_step, **found})
         log.info("pruned at step %d of %d: %s %.4f", trainer.global_step, trainer.max_steps, self.metric, value)

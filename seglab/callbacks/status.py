@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning as L
 
+from seglab.callbacks.base import OfTraining
 from seglab.callbacks.checkpoints import Checkpoints
 from seglab.runs.folder import update_status
 
 
-class Status(L.Callback):
+class Status(OfTraining):
     """Writes the optimiser step and the best value so far: at validation, at the end, and when the run breaks off.
 
     The status itself (running, done, ...) is the run folder's (:mod:`seglab.runs.folder`).

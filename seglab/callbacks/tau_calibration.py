@@ -12,30 +12,31 @@ Where classifiers have no temperature (linear, or similarity=dot), theirs is 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-from torch import Tensor
 
-from seglab.callbacks.insight import OKABE_ITO, Onlooker, publish
+from seglab.callbacks.base import EvaluationObserver
+from seglab.callbacks.insight import OKABE_ITO, publish
 from seglab.checks import within
 from seglab.classifiers.base import Classifier
 from seglab.classifiers.similarity import Similarity
 from seglab.errors import ConfigError
 from seglab.metrics.calibration import Calibration
-from seglab.types import Output
+from seglab.models.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from seglab.module import Evaluated
+    from seglab.tasks.base import Task
+    from seglab.types import Evaluated
 
+LOGITS = "logits"
 MULTIPLES = (1 / 8, 1 / 4, 1 / 2, 2 / 3, 1.0, 1.5, 2.0, 4.0, 8.0)
 """Of the trained temperature, where no list is given."""
 
 
-class TauCalibration(Onlooker):
+class TauCalibration(EvaluationObserver):
     """Logs ``NLL/tau_T`` and ``ECE/tau_T`` of each temperature T and ``tau_NLL``, the one with the least NLL.
 
     Writes ``insight/tau_calibration_<stage>.csv`` and ``.png``. The network runs once; each temperature costs a resize
@@ -63,15 +64,21 @@ class TauCalibration(Onlooker):
         self.tau = 1.0
         self.metrics: dict[float, Calibration] = {}
 
+    def applies(self, task: Task, stage: str) -> bool:
+        return isinstance(task.model, Segmenter)
+
+    def observed(self, task: Task) -> frozenset[str]:
+        return frozenset({LOGITS})
+
     def begin(self, trainer: L.Trainer, module: Any) -> None:
-        self.tau = trained(module.model.classifier)
+        self.tau = trained(module.task.model.classifier)
         listed = self.temperatures or [self.tau * multiple for multiple in MULTIPLES]
-        new = {t: Calibration(module.spec.num_classes, self.bins) for t in sorted({*listed, self.tau})}
+        new = {t: Calibration(module.task.spec.num_classes, self.bins) for t in sorted({*listed, self.tau})}
         self.metrics = {t: metric.to(module.device) for t, metric in new.items()}
 
     def observe(self, seen: Evaluated) -> None:
         for t, metric in self.metrics.items():
-            metric.update(seen.scores(partial(scaled, t / self.tau)), seen.label)
+            metric.update(seen.of(lambda branches, factor=t / self.tau: factor * branches[LOGITS]))  # type: ignore[misc]
 
     def end(self, trainer: L.Trainer, module: Any) -> None:
         found = {t: metric.compute() for t, metric in self.metrics.items()}
@@ -80,17 +87,12 @@ class TauCalibration(Onlooker):
             for t, v in found.items()
         ]
         for row in rows:
-            module.results |= {f"{name}/tau_{row['tau']:g}": row[name] for name in ("NLL", "ECE")}
-        module.results["tau_NLL"] = best(rows)["tau"]
+            module.results.add({f"{name}/tau_{row['tau']:g}": row[name] for name in ("NLL", "ECE")}, Calibration.scores)
+        module.results.add({"tau_NLL": best(rows)["tau"]})
         if trainer.is_global_zero and not trainer.sanity_checking:
-            named = has_tau(module.model.classifier)
-            title = f"{module.spec.name} {module.stage}, step {trainer.global_step}"
+            named = has_tau(module.task.model.classifier)
+            title = f"{module.task.spec.name} {module.stage}, step {trainer.global_step}"
             publish(trainer, module.stage, "tau_calibration", rows, draw(rows, title, named))
-
-
-def scaled(factor: float, output: Output) -> Tensor:
-    """Logits [B, K, h, w] at another temperature."""
-    return factor * output.logits
 
 
 def has_tau(classifier: Classifier) -> bool:

@@ -3,7 +3,8 @@
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.fcn import FCN
 from seglab.decoders.fpn import FPN
+from seglab.decoders.last import LastMap
 from seglab.decoders.mlp import MLP
 from seglab.decoders.upernet import UPerNet
 
-__all__ = ["FCN", "FPN", "MLP", "Decoded", "Decoder", "UPerNet"]
+__all__ = ["FCN", "FPN", "MLP", "Decoded", "Decoder", "LastMap", "UPerNet"]

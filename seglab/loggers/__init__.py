@@ -20,7 +20,7 @@ def close(exit_code: int) -> None:
         finish(wandb.run, exit_code)
 
 
-def log_picture(trainer: L.Trainer, name: str, picture: np.ndarray, step: int) -> None:
+def log_image(trainer: L.Trainer, name: str, picture: np.ndarray, step: int) -> None:
     """Send a picture [H, W, 3] uint8 to every logger that shows pictures."""
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 

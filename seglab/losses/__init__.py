@@ -1,6 +1,7 @@
 """Loss terms, named and weighted in YAML."""
 
 from seglab.losses.base import Criterion, Losses, Term
+from seglab.losses.category import CategoryCrossEntropy
 from seglab.losses.cross_entropy import CrossEntropy
 from seglab.losses.dice import Dice
 from seglab.losses.distillation import Distillation
@@ -9,6 +10,7 @@ from seglab.losses.lovasz import Lovasz
 from seglab.losses.prototypes import PrototypeDistribution, Relation
 
 __all__ = [
+    "CategoryCrossEntropy",
     "Criterion",
     "CrossEntropy",
     "Dice",

@@ -2,6 +2,7 @@
 
 from seglab.metrics.boundary import BoundaryIoU
 from seglab.metrics.calibration import Calibration
+from seglab.metrics.category import CategoryError
 from seglab.metrics.confusion import ConfusionMatrix, confusion_matrix, summarise
 
-__all__ = ["BoundaryIoU", "Calibration", "ConfusionMatrix", "confusion_matrix", "summarise"]
+__all__ = ["BoundaryIoU", "Calibration", "CategoryError", "ConfusionMatrix", "confusion_matrix", "summarise"]

@@ -17,15 +17,15 @@ counted. The sums run over the whole set, as for IoU; the paper, which scores in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
+from seglab.metrics.base import Metric
 from seglab.ops.resize import resize_argmax
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Evaluated, Score
 
 OUTSIDE = -1
 
@@ -56,8 +56,10 @@ class BoundaryIoU(Metric):
         ratio: width of the band over the image's diagonal.
     """
 
-    higher_is_better = True
-    full_state_update = False
+    scores: ClassVar[tuple[Score, ...]] = (
+        Score("mBoundaryIoU", "max", "percent"),
+        Score("BoundaryIoU", "max", "percent"),
+    )
     intersection: Tensor
     union: Tensor
 
@@ -68,9 +70,9 @@ class BoundaryIoU(Metric):
         for name in ("intersection", "union"):
             self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, label: Tensor) -> None:
-        """Logits [B, K, h, w] of any size against labels [B, H, W]."""
-        label = label.to(logits.device)
+    def update(self, seen: Evaluated) -> None:
+        """Scores [B, K, h, w] of any size against labels [B, H, W]."""
+        logits, label = seen.scores, seen.label.to(seen.scores.device)
         void = label == IGNORE
         prediction = resize_argmax(logits, label.shape[-2:]).masked_fill(void, IGNORE)
         distance = radius(label.shape[-2], label.shape[-1], self.ratio)

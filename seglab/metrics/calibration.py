@@ -11,14 +11,14 @@ Logits are brought to the label's size as for mIoU.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from seglab.metrics.base import Metric
 from seglab.ops.resize import map_rows
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Evaluated, Score
 
 
 class Calibration(Metric):
@@ -28,7 +28,7 @@ class Calibration(Metric):
         bins: number M of equal bins of the confidence.
     """
 
-    full_state_update = False
+    scores: ClassVar[tuple[Score, ...]] = (Score("NLL", "min", "nats"), Score("ECE", "min", "percent"))
     count: Tensor
     correct: Tensor
     confidence: Tensor
@@ -43,9 +43,9 @@ class Calibration(Metric):
         self.add_state("confidence", torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("nll", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, label: Tensor) -> None:
+    def update(self, seen: Evaluated) -> None:
         """Logits (or log probabilities) [B, K, h, w] of any size against labels [B, H, W]."""
-        label = label.to(logits.device)
+        logits, label = seen.scores, seen.label.to(seen.scores.device)
         size = (label.shape[-2], label.shape[-1])
         nll = map_rows(lambda band, rows: self.count_band(band, label[:, rows]), logits, size)
         self.nll += torch.stack(nll).sum().to(self.nll)

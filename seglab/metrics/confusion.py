@@ -12,15 +12,19 @@ predicted has IoU and Dice 0 (and no Recall, hence no Fscore). Numbers are fract
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from seglab.errors import DataError
+from seglab.metrics.base import Metric
 from seglab.ops.resize import resize_argmax
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Evaluated, Score
+
+MEANS = ("mIoU", "aAcc", "mAcc", "fwIoU", "mDice")
+PER_CLASS = ("IoU", "Acc", "Dice", "Precision", "Recall", "Fscore")
+"""Names of what follows from a matrix, all of them fractions of which more is better."""
 
 
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
@@ -73,8 +77,7 @@ def summarise(matrix: Tensor) -> dict[str, Any]:
 class ConfusionMatrix(Metric):
     """Whole-set segmentation metrics: :func:`summarise` of one int64 matrix."""
 
-    higher_is_better = True
-    full_state_update = False
+    scores: ClassVar[tuple[Score, ...]] = tuple(Score(name, "max", "percent") for name in (*MEANS, *PER_CLASS))
     matrix: Tensor
 
     def __init__(self, num_classes: int) -> None:
@@ -82,9 +85,10 @@ class ConfusionMatrix(Metric):
         self.num_classes = num_classes
         self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, label: Tensor) -> None:
+    def update(self, seen: Evaluated) -> None:
         """Logits [B, K, h, w] of any size against labels [B, H, W]: resized to the label, then argmax."""
-        prediction = resize_argmax(logits, label.shape[-2:])
+        label = seen.label
+        prediction = resize_argmax(seen.scores, label.shape[-2:])
         # Huge pictures are predicted on the CPU (evaluation.accumulate) while the label is on the GPU.
         counts = confusion_matrix(prediction, label.to(prediction.device), self.num_classes)
         self.matrix += counts.to(self.matrix.device)

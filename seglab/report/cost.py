@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import timing, trust
+from seglab import formats, timing, trust
 from seglab.errors import CheckpointError, ConfigError
 from seglab.multirun.record import is_number
 from seglab.runs import atomic
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from seglab.report.collect import Run, Sweep
 
 FILE = "cost.json"
-BUILT = (*trust.NETWORK, "loss", "task", "metrics", "evaluation")
-"""What a module is built from, to be measured."""
+BESIDE = (*trust.OTHER_CLASSES, "optim", "trainer")
+"""Nodes of objects that are no parts of a network."""
 COSTLESS = (
     "tau", "dropout", "drop_path_rate", "pretrained", "weights", "frozen_norm", "grad_checkpointing", "detach_means",
     "detach_coarse", "oracle_context",
@@ -87,12 +87,18 @@ def measure_networks(
     """The costs of networks that see the same images."""
     import torch
 
+    from seglab import build
+
     place, modules, notes = torch.device(device), {}, []
     for key, run in runs.items():
         try:
+            config = formats.config_of_today(run.config)
             if not trusted:
-                trust.check(run.config, BUILT, run.folder.name)
-            config = {**trust.without_weights(run.config), "optim": None}
+                trust.check(config, ["task"], run.folder.name)
+                kind = build.task_class(config)
+                built = (*kind.PARTS, *kind.TRAINING_PARTS, "loss", "metrics", "evaluation")
+                trust.check(config, built, run.folder.name)
+            config = {**trust.without_weights(config), "optim": None}
             modules[key] = timing.build_configured(config, classes).to(place)
         except CheckpointError as error:
             said = str(error).split(": not built")[0]
@@ -124,7 +130,8 @@ def read(path: Path) -> dict[str, Cost]:
 
 def network_key(run: Run, size: Sequence[int], device: str) -> str:
     """A hash of the network, what it sees and where."""
-    network = {part: costly(run.config.get(part)) for part in trust.PARTS}
+    nodes = {name: node for name, node in run.config.items() if isinstance(node, Mapping) and "_target_" in node}
+    network = {name: costly(node) for name, node in nodes.items() if name not in BESIDE}
     machine = platform.node()  # times of two machines do not mix
     text = json.dumps([network, list(size), class_count(run), device, machine], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

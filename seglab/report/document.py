@@ -331,7 +331,7 @@ def confusion(run: Run) -> tuple[bytes, str]:
             found: dict[str, Any] = atomic.read_json(path)
             names, matrix = run.classes(), found.get("matrix")
             if names and is_matrix(matrix, len(names)):
-                picture = Image.fromarray(visualize.confusion_picture(np.asarray(matrix, np.float64), names))
+                picture = Image.fromarray(visualize.confusion_figure(np.asarray(matrix, np.float64), names))
                 picture.thumbnail((WIDEST, WIDEST))
                 stream = io.BytesIO()
                 picture.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)

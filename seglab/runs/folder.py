@@ -4,7 +4,7 @@
 
     config.yaml  overrides.txt  provenance.json  git.diff   what was asked for, and what it ran on
     status.json  train.log                                  running | done | failed | preempted | interrupted | pruned
-    metrics.json  checkpoints/  pictures/  tables/          what came out
+    metrics.json  scores.json  checkpoints/  images/  tables/   what came out; direction and unit of its numbers
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from seglab.runs.atomic import jsonable
 from seglab.runs.lock import acquire, holder, in_use, release
 from seglab.runs.provenance import git_state, now, versions, whoami
 from seglab.runs.signals import REASONS, is_main_process, leave, outcome
+from seglab.types import Score
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,14 @@ class RunFolder:
             "git": state, "versions": versions(), "platform": platform.platform(), **whoami(), "earlier": starts,
         }  # fmt: skip
         atomic.write_json(target, jsonable(present))
+
+    def write_scores(self, headline: Score, scores: Mapping[str, Score]) -> None:
+        """Add to ``scores.json``: what the run is about, and direction and unit of the numbers in ``metrics.json``."""
+        if self.writes:
+            target = self.path / "scores.json"
+            known = dict(atomic.read_json(target).get("scores") or {})
+            known |= {name: score.record() for name, score in scores.items()}
+            atomic.write_json(target, {"format": 1, "headline": headline.record(), "scores": known})
 
     def write_metrics(self, values: Mapping[str, Any]) -> None:
         """Add to ``metrics.json``: numbers and per-class lists under keys like ``test/mIoU``; NaN becomes null."""

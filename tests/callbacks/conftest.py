@@ -10,11 +10,16 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from seglab import build
 from seglab.callbacks.checkpoints import Checkpoints
-from seglab.checkpoint import AtomicCheckpointIO, embed
+from seglab.checkpoint import AtomicCheckpointIO
 from seglab.data.spec import DatasetSpec
 from seglab.inference import Protocol
 from seglab.loop import FitLoop
+from seglab.losses import Losses
 from seglab.metrics import ConfusionMatrix
+from seglab.models.base import Model
+from seglab.models.normalise import Normalise
+from seglab.module import TrainingModule
+from seglab.tasks import Semantic
 from seglab.types import IGNORE, Batch, Output
 from tests.conftest import SMALL_NET, TINY
 
@@ -36,47 +41,53 @@ class Stream(IterableDataset):
         return (batch(index) for index in itertools.count(self.start))
 
 
-class Toy(L.LightningModule):
-    spec, protocol = SPEC, Protocol()
+class Layer(Model):
+    def __init__(self):
+        parts = {"backbone": nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.1))}
+        super().__init__(Normalise([120.0] * 3, [60.0] * 3), parts, {}, ["logits"])
+
+    def forward(self, image, target=None, *, wanted=frozenset(), size=None):
+        return Output(logits=self.backbone(self.normalise(image)))
+
+
+class ToyTask(Semantic):
+    """Two terms, one of which a test may poison; scores that a test may set."""
 
     def __init__(self, poison=None, scores=()):
-        super().__init__()
         torch.manual_seed(0)
-        self.model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.1))
-        self.metrics = nn.ModuleDict({"confusion": ConfusionMatrix(3)})
+        super().__init__(Layer(), None, {"confusion": ConfusionMatrix(3)}, Protocol(), SPEC)
         self.poison = poison or (lambda index, loss: loss)
-        self.scores = list(scores)  # of the validations to come, in place of the true ones
-        self.parts, self.results = {}, {}
+        self.given = list(scores)  # of the validations to come, in place of the true ones
+        self.index = 0
 
-    def forward(self, image, label=None):
-        return Output(logits=self.model(image))
+    def losses(self, batch, step):
+        main = nn.functional.cross_entropy(self.output(batch).logits, batch.label, ignore_index=IGNORE)
+        extra = self.poison(self.index, main * 0.1)
+        return Losses(main + extra, {"main": main.detach(), "extra": extra.detach()})
+
+    def evaluate(self, batch, step, observed=frozenset()):
+        seen = self.score(batch, observed)
+        self.metrics["confusion"].update(seen)
+        return seen
+
+
+class Toy(TrainingModule):
+    def __init__(self, poison=None, scores=()):
+        super().__init__(ToyTask(poison, scores), None, {"backbone": {"name": "toy"}})
 
     def on_train_batch_start(self, batch, batch_idx):
         torch.manual_seed(batch_idx)
-
-    def training_step(self, batch, batch_idx):
-        main = nn.functional.cross_entropy(self(batch.image).logits, batch.label, ignore_index=IGNORE)
-        extra = self.poison(batch_idx, main * 0.1)
-        self.parts = {"main": main.detach(), "extra": extra.detach()}
-        self.log("train/loss", main + extra, prog_bar=True)
-        return main + extra
-
-    def validation_step(self, batches, batch_idx):
-        for each in batches:
-            self.metrics["confusion"].update(self(each.image).logits, each.label)
+        self.task.index = batch_idx
 
     def on_validation_epoch_end(self):
-        self.results = self.metrics["confusion"].compute()
-        self.metrics["confusion"].reset()
-        self.log("val/mIoU", self.scores.pop(0) if self.scores else self.results["mIoU"])
+        super().on_validation_epoch_end()
+        if self.task.given:
+            self.trainer.callback_metrics["val/mIoU"] = torch.tensor(self.task.given.pop(0))
 
     def configure_optimizers(self):
         optimiser = torch.optim.AdamW(self.parameters(), 0.05)
         schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, 12)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint):
-        embed(checkpoint, {"backbone": {"name": "toy"}}, SPEC)
 
 
 @pytest.fixture
@@ -129,6 +140,9 @@ def made(compose):
     def module(*overrides, oracle=False):
         torch.manual_seed(0)
         cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
-        return build.build_module(cfg, build.build_data(cfg).spec, oracle=oracle).eval()
+        module = build.build_training(cfg, build.build_data(cfg).spec).eval()
+        if oracle:
+            module.task.scored("oracle")
+        return module
 
     return module

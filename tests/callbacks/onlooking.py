@@ -7,7 +7,7 @@ import torch
 
 from seglab import cli
 from seglab.train import fit
-from seglab.types import Batch
+from seglab.types import Batch, Results
 
 
 def batch(index):
@@ -19,17 +19,20 @@ def batch(index):
 
 def evaluate(module, callback=None):
     """Two batches, as Lightning would do it; gives the number of passes of the network."""
-    calls, forward = [], module.model.forward
-    module.model.forward = lambda *args, **named: calls.append(1) or forward(*args, **named)
-    module.on_validation_epoch_start()
+    task, calls = module.task, []
+    forward = task.model.forward
+    task.model.forward = lambda *args, **named: calls.append(1) or forward(*args, **named)
+    task.reset()
+    module.results = Results()
     if callback:
         callback.begin(None, module)
-        module.observers.append(callback.observe)
+    observed = callback.observed(task) if callback else frozenset()
     with torch.no_grad():
         for index in (1, 2):
-            module.evaluate(batch(index))
-    module.observers.clear()
-    module.model.forward = forward
+            seen = task.evaluate(batch(index), 0, observed)
+            if callback:
+                callback.observe(seen)
+    task.model.forward = forward
     return len(calls)
 
 

@@ -17,10 +17,10 @@ def test_each_validation_leaves_its_table_and_prints_it(fit, tmp_path, capsys):
     ]
     rows = list(csv.DictReader((tmp_path / "tables/val_000008.csv").open()))
     assert [row["class"] for row in rows] == ["sky", "road", "tree"]
-    assert [float(row["IoU"]) for row in rows] == module.results["IoU"]
+    assert [float(row["IoU"]) for row in rows] == module.results.values["IoU"]
     written = json.loads((tmp_path / "tables/val_000008.json").read_text())
-    assert written["mIoU"] == module.results["mIoU"]
-    assert torch.tensor(written["matrix"]).equal(module.results["matrix"])
+    assert written["mIoU"] == module.results.values["mIoU"]
+    assert torch.tensor(written["matrix"]).equal(module.results.values["matrix"])
     printed = capsys.readouterr().out
     assert "val at step 8" in printed
     assert "road" in printed
@@ -30,7 +30,7 @@ def test_a_class_that_does_not_occur_is_null_and_not_zero(fit, toy, tmp_path):
     class Absent(toy):
         def on_validation_epoch_end(self):
             super().on_validation_epoch_end()
-            self.results["IoU"][1] = math.nan
+            self.results.values["IoU"][1] = math.nan
 
     fit(tmp_path, ClassTable(), module=Absent(), max_steps=4)
     assert json.loads((tmp_path / "tables/val_000004.json").read_text())["IoU"][1] is None
@@ -52,7 +52,7 @@ def test_tensorboard_gets_a_curve_per_class_and_the_matrix(fit, tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     (road,) = events.Scalars("val/IoU/road")
     assert road.step == 4
-    assert road.value == pytest.approx(module.results["IoU"][1])
+    assert road.value == pytest.approx(module.results.values["IoU"][1])
     assert len(events.Images("val/confusion")) == 1
 
 

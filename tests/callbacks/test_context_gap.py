@@ -15,6 +15,7 @@ from seglab.metrics import ConfusionMatrix
 from seglab.train import fit
 from tests.callbacks.onlooking import PROTOCOLS, batch, evaluate
 from tests.conftest import SMALL_NET, TINY
+from tests.seeing import seen
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -25,14 +26,14 @@ def test_each_prediction_scores_as_in_an_evaluation_of_its_own(made, classifier,
     passes = evaluate(module, callback)
     found = {name: metric.compute()["matrix"] for name, metric in callback.metrics.items()}
     assert passes == evaluate(module)
-    assert torch.equal(found["adapted"], module.metrics["confusion"].compute()["matrix"])
+    assert torch.equal(found["adapted"], module.task.metrics["confusion"].compute()["matrix"])
     upper = made(*choice, oracle=True)
     evaluate(upper)
     assert torch.equal(found["oracle"], upper.metrics["confusion"].compute()["matrix"])
     coarse = ConfusionMatrix(12)
     for index in (1, 2):
         b = batch(index)
-        coarse.update(infer(lambda x: module.model(x).coarse, b.image, module.protocol, (48, 64)), b.label)
+        coarse.update(seen(infer(lambda x: module.task.model(x).coarse, b.image, module.task.protocol, (48, 64)), b.label))
     assert torch.equal(found["coarse"], coarse.compute()["matrix"])
     assert not torch.equal(found["coarse"], found["adapted"])
 

@@ -13,7 +13,7 @@ class Watch(Callback):
         self.seen = []
 
     def on_train_batch_end(self, trainer, module, *_):
-        self.seen.append(module.model[0].weight.detach().clone())
+        self.seen.append(module.task.model[0].weight.detach().clone())
 
 
 def test_the_average_follows_its_formula(fit, tmp_path):
@@ -39,7 +39,7 @@ def test_validation_sees_the_average(fit, tmp_path):
 
     class Look(Callback):
         def on_validation_batch_end(self, trainer, module, *_):
-            seen.append(module.model[0].weight.detach().clone())
+            seen.append(module.task.model[0].weight.detach().clone())
 
     fit(tmp_path, EMA(0.9), Look(), max_steps=4)
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)

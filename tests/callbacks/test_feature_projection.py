@@ -20,7 +20,7 @@ pytest.importorskip("sklearn")
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 2}", "data.batch_size=4", "data.num_workers=0",
     "augment.long_short=null", "augment.crop=[48,64]", "trainer.max_steps=3", "trainer.val_check_interval=2",
-    "trainer.accelerator=cpu", "backbone.name=test_resnet.r160_in1k", "decoder.width=16", "callbacks.pictures=null",
+    "trainer.accelerator=cpu", "backbone.name=test_resnet.r160_in1k", "decoder.width=16", "callbacks.images=null",
     "callbacks.class_table=null",
 ]  # fmt: skip
 

@@ -13,10 +13,11 @@ from seglab import build
 from seglab.callbacks.loss_components import LossComponents, measure, untouched
 from seglab.errors import ConfigError
 from seglab.losses import Criterion, CrossEntropy
+from seglab.trainer import build_trainer
 from seglab.types import Batch
 from tests.conftest import SMALL_NET, TINY, options
 
-QUIET = ["callbacks.progress=null", "callbacks.class_table=null", "callbacks.pictures=null", "test=null",
+QUIET = ["callbacks.progress=null", "callbacks.class_table=null", "callbacks.images=null", "test=null",
          "trainer.log_every_n_steps=1"]  # fmt: skip
 
 
@@ -38,8 +39,8 @@ def train(compose, tmp_path):
         for stage in ("fit", "test"):
             data.setup(stage)
         torch.manual_seed(0)
-        module = build.build_module(cfg, data.spec)
-        trainer = build.build_trainer(cfg, str(tmp_path / name), data.steps_per_epoch)
+        module = build.build_training(cfg, data.spec)
+        trainer = build_trainer(cfg, str(tmp_path / name), module.task, "fit", data.steps_per_epoch)
         gradients = Gradients()
         trainer.callbacks.append(gradients)
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -65,7 +66,7 @@ def test_weights_running_statistics_and_gradients_are_the_same_bits_with_it(trai
     choice = [f"classifier={classifier}", "classifier.dropout=0.5", "heads=fcn"]
     _, plain, gradients = train("plain", *QUIET, *choice)
     folder, measured, seen = train("measured", *choice, *MEASURED)
-    assert len(rows(folder / "insight/loss_components.csv")) == 3 * len(measured.criterion.terms)
+    assert len(rows(folder / "insight/loss_components.csv")) == 3 * len(measured.task.criterion.terms)
     assert any("running_mean" in name for name in plain.state_dict())
     assert plain.state_dict().keys() == measured.state_dict().keys()
     assert same(plain.state_dict().values(), measured.state_dict().values())
@@ -99,7 +100,7 @@ def made(compose):
     def module(*overrides):
         torch.manual_seed(0)
         cfg = compose("train", [*TINY, *SMALL_NET, *overrides])
-        return build.build_module(cfg, build.build_data(cfg).spec).train()
+        return build.build_training(cfg, build.build_data(cfg).spec).train()
 
     return module
 
@@ -114,12 +115,12 @@ TRAINER = SimpleNamespace(precision_plugin=Precision(), global_step=0)
 
 def test_norms_and_cosines_are_those_of_the_whole_graph(made):
     module, b, kept = made("classifier=cac"), batch(), []
-    module.model.decoder.register_forward_hook(lambda *args: kept.append(args[2].feature))
+    module.task.model.decoder.register_forward_hook(lambda *args: kept.append(args[2].feature))
     torch.manual_seed(3)
     found = measure(TRAINER, module, b)
     torch.manual_seed(3)
     output = module(b.image, b.label)
-    terms = {name: term(output, b) for name, term in module.criterion.named()}
+    terms = {name: term(output, b) for name, term in module.task.criterion.named()}
     whole = {name: torch.autograd.grad(t, kept[-1], retain_graph=True)[0].flatten() for name, t in terms.items()}
     assert found.value == {name: float(t) for name, t in terms.items()}
     for name, gradient in whole.items():
@@ -130,7 +131,7 @@ def test_norms_and_cosines_are_those_of_the_whole_graph(made):
 
 def test_a_term_three_times_as_heavy_has_three_quarters_and_the_same_direction(made):
     module = made("classifier=linear")
-    module.criterion = Criterion({"one": CrossEntropy(), "three": CrossEntropy(weight=3)})
+    module.task.criterion = Criterion({"one": CrossEntropy(), "three": CrossEntropy(weight=3)})
     found = measure(TRAINER, module, batch())
     assert found.share == pytest.approx({"one": 0.25, "three": 0.75})
     assert found.cosine[("one", "three")] == pytest.approx(1)
@@ -142,7 +143,7 @@ def test_opposite_terms_have_cosine_minus_one_and_a_term_of_weight_zero_pulls_no
             return -super().forward(output, batch)
 
     module = made("classifier=linear")
-    module.criterion = Criterion({"for": CrossEntropy(), "against": Opposite(weight=lambda step: 0.0)})
+    module.task.criterion = Criterion({"for": CrossEntropy(), "against": Opposite(weight=lambda step: 0.0)})
     found = measure(TRAINER, module, batch())
     assert found.cosine[("for", "against")] == pytest.approx(-1)
     assert found.share == {"for": 1, "against": 0}
@@ -157,7 +158,7 @@ def test_a_batch_without_a_labelled_pixel_has_neither_share_nor_cosine(made):
 
 def test_random_state_buffers_and_gradients_are_put_back(made):
     module, b = made("classifier=ssa"), batch()
-    module.criterion(module(b.image, b.label), b).total.backward()
+    module.task.criterion(module(b.image, b.label), b).total.backward()
     state = torch.get_rng_state()
     buffers = [buffer.clone() for buffer in module.buffers()]
     gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters()]

@@ -18,7 +18,7 @@ from tests.callbacks.onlooking import trained
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 2}", "data.batch_size=4", "data.num_workers=0",
     "augment.long_short=null", "augment.crop=[48,64]", "trainer.max_steps=2", "trainer.val_check_interval=1",
-    "trainer.accelerator=cpu", "backbone.name=test_resnet.r160_in1k", "decoder.width=16", "callbacks.pictures=null",
+    "trainer.accelerator=cpu", "backbone.name=test_resnet.r160_in1k", "decoder.width=16", "callbacks.images=null",
 ]  # fmt: skip
 
 
@@ -68,14 +68,14 @@ def test_training_is_bit_equal_with_and_without_it(ssa, tmp_path):
 def test_movement_is_that_of_the_weights_that_were_evaluated(ssa):
     folder, config, weights, _ = ssa
     data = build.build_data(config)
-    module = build.build_module(config, data.spec)
+    module = build.build_training(config, data.spec)
     module.load_state_dict(weights)
     module.eval()
     K = data.spec.num_classes
     (batch,) = next(iter(data.val_dataloader()))
     with torch.no_grad():
-        adapted = module(module.protocol.view(batch.image)).prototypes
-    distances = 1 - torch.cosine_similarity(adapted, module.model.classifier.weight, dim=-1).double()
+        adapted = module(module.task.protocol.view(batch.image)).prototypes
+    distances = 1 - torch.cosine_similarity(adapted, module.task.model.classifier.weight, dim=-1).double()
     occurs = torch.stack([(batch.label == k).flatten(1).any(1) for k in range(K)], dim=1)
     seen = report(folder, "val_000002")["kinds"]["adapted"]
     assert seen["all"]["pictures"] == [3] * K
@@ -145,8 +145,8 @@ def test_a_classifier_without_static_prototypes_is_refused():
         pass
 
     module = torch.nn.Module()
-    module.model = torch.nn.Module()
-    module.model.classifier = Bare(4, 3)
+    module.task.model = torch.nn.Module()
+    module.task.model.classifier = Bare(4, 3)
     with pytest.raises(ConfigError, match="Bare has no static prototypes.*prototype_report=null"):
         PrototypeReport().setup(None, module, "fit")
 

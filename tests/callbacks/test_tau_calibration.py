@@ -24,10 +24,10 @@ def test_each_temperature_is_that_of_a_network_with_this_tau(made, classifier, p
     evaluate(module, callback)
     assert sorted(callback.metrics) == [5, 15, 40]
     for t, metric in callback.metrics.items():
-        module.model.classifier.similarity.tau = t
-        module.metrics["calibration"] = Calibration(12)
+        module.task.model.classifier.similarity.tau = t
+        module.task.metrics["calibration"] = Calibration(12)
         evaluate(module)
-        expected, found = module.metrics["calibration"].compute(), metric.compute()
+        expected, found = module.task.metrics["calibration"].compute(), metric.compute()
         assert found["NLL"] == pytest.approx(expected["NLL"], rel=1e-5)
         assert found["ECE"] == pytest.approx(expected["ECE"], abs=2e-3)  # a pixel may fall into the next bin
 
@@ -36,7 +36,7 @@ def test_the_trained_temperature_is_the_evaluation_itself(made):
     module = made("classifier=cac", "metrics=full")
     callback = TauCalibration([15])
     evaluate(module, callback)
-    found, expected = callback.metrics[15].compute(), module.metrics["calibration"].compute()
+    found, expected = callback.metrics[15].compute(), module.task.metrics["calibration"].compute()
     assert [found[name] for name in ("NLL", "ECE")] == [expected[name] for name in ("NLL", "ECE")]
 
 
@@ -51,7 +51,7 @@ def test_a_classifier_without_tau_is_scaled_from_one(made, choice):
     callback = TauCalibration()
     evaluate(module, callback)
     assert min(callback.metrics) == 1 / 8
-    assert callback.metrics[1].compute()["NLL"] == module.metrics["calibration"].compute()["NLL"]
+    assert callback.metrics[1].compute()["NLL"] == module.task.metrics["calibration"].compute()["NLL"]
     assert callback.metrics[8].compute()["NLL"] != callback.metrics[1].compute()["NLL"]
 
 

@@ -16,7 +16,7 @@ from seglab.data import check
 from seglab.errors import ConfigError, DataError
 from seglab.inference import Protocol, infer
 from seglab.ops.resize import resize_argmax
-from tests.conftest import SMALL_NET, options
+from tests.conftest import SMALL_NET, network, options
 
 QUICK = [
     "data=folder", "data.num_workers=0", "data.batch_size=2", "augment.crop=[32,32]", "logger=none",
@@ -125,7 +125,7 @@ def test_images_one_pixel_wide_are_trained_on_and_validated(add, fit, size):
 @pytest.mark.parametrize("classifier", options("classifier"))
 def test_every_network_reads_images_one_pixel_wide(compose, decoder, classifier):
     made = compose("train", [f"decoder={decoder}", f"classifier={classifier}", *SMALL_NET])
-    model = build.build_model(made, 2).eval()
+    model = network(made, 2).eval()
     for size in SLIVERS:
         label = torch.from_numpy(checks(size)).long()[None]
         whole, slide = (

@@ -54,7 +54,7 @@ def good(tmp_path_factory):
     """The content of a checkpoint of an untrained network, its options for every door, and an image."""
     folder = tmp_path_factory.mktemp("good")
     config = cli.compose("train", ["classifier=cac", *TINY, *SMALL_NET, "trainer.max_steps=1", f"run_dir={folder}"])
-    module = build.build_module(config, build.build_data(config).spec)
+    module = build.build_training(config, build.build_data(config).spec)
     content = {
         "state_dict": module.state_dict(), "global_step": 7, "pytorch-lightning_version": "2.6.6", "loops": {},
         "callbacks": {}, "lr_schedulers": [{}],

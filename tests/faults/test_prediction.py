@@ -16,9 +16,9 @@ from PIL import Image
 
 from seglab import export, predict, visualize
 from seglab.errors import CheckpointError, ConfigError, DataError
+from seglab.models.segmenter import Segmenter
 from seglab.runs import atomic
 from seglab.runs.signals import Stopped
-from seglab.segmenter import Segmenter
 from tests.predicting import network, photograph, runner
 
 
@@ -231,9 +231,9 @@ def test_an_image_that_the_protocol_makes_too_much_of_is_named_with_the_keys(run
 
 
 def test_scores_that_would_fill_the_memory_are_refused_unless_max_pixels_lets_them_in(run, source, monkeypatch):
-    from seglab import predictor
+    from seglab.predictors import pixels
 
-    monkeypatch.setattr(predictor, "MAX_SCORES", 3 * 30 * 41)
+    monkeypatch.setattr(pixels, "MAX_SCORES", 3 * 30 * 41)
     flipped = ["write=[index]", "evaluation.flip=true"]
     with pytest.raises(
         predict.PartialPrediction, match=r"b_odd\.png: .*evaluation\.flip=false.*max_pixels=1290"
@@ -298,10 +298,10 @@ def test_no_image_that_could_be_predicted_is_bad_input(run, source, report):
 
 
 def test_a_device_that_is_lost_ends_the_run(run, seen, monkeypatch, report):
-    from seglab import predictor
+    from seglab.predictors.base import Predictor
 
     seen.error = RuntimeError("CUDA error: device-side assert triggered")
-    monkeypatch.setattr(predictor.Network, "works", lambda self: False)
+    monkeypatch.setattr(Predictor, "works", lambda self: False)
     with pytest.raises(RuntimeError, match="device-side"):
         run("write=[index]")
     assert report()["done"] == 2

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from seglab.metrics import BoundaryIoU
 from seglab.metrics.boundary import band, radius
 from seglab.types import IGNORE
+from tests.seeing import seen
 
 K = 4
 
@@ -47,7 +48,7 @@ def test_equals_erosion_of_every_mask(distance):
     diagonal = math.hypot(40, 60)
     metric = BoundaryIoU(K, ratio=distance / diagonal)
     assert radius(40, 60, metric.ratio) == distance
-    metric.update(one_hot(prediction), label)
+    metric.update(seen(one_hot(prediction), label))
 
     true, guess = label[0].numpy(), prediction[0].masked_fill(label[0] == IGNORE, IGNORE).numpy()
     for k, value in enumerate(metric.compute()["BoundaryIoU"]):
@@ -58,14 +59,14 @@ def test_equals_erosion_of_every_mask(distance):
 def test_a_perfect_prediction_has_1():
     label = blobs(0)
     metric = BoundaryIoU(K)
-    metric.update(one_hot(label), label)
+    metric.update(seen(one_hot(label), label))
     assert metric.compute()["mBoundaryIoU"] == 1
 
 
 def test_an_absent_class_is_nan_and_left_out():
     label = torch.zeros(1, 20, 20, dtype=torch.int64)
     metric = BoundaryIoU(K)
-    metric.update(one_hot(label), label)
+    metric.update(seen(one_hot(label), label))
     results = metric.compute()
     assert results["BoundaryIoU"] == pytest.approx([1.0, math.nan, math.nan, math.nan], nan_ok=True)
     assert results["mBoundaryIoU"] == 1
@@ -78,7 +79,7 @@ def test_what_is_predicted_on_void_changes_nothing():
     for seed in (1, 2):
         prediction = torch.where(label == IGNORE, blobs(seed), blobs(3))
         metric = BoundaryIoU(K)
-        metric.update(one_hot(prediction), label)
+        metric.update(seen(one_hot(prediction), label))
         numbers.append(metric.compute()["BoundaryIoU"])
     assert numbers[0] == numbers[1]
 
@@ -93,7 +94,7 @@ def test_a_shifted_contour_costs_more_than_in_iou():
     label[:, 30:70, 30:70] = 1
     prediction = label.roll(2, -1)
     metric = BoundaryIoU(K)
-    metric.update(one_hot(prediction), label)
+    metric.update(seen(one_hot(prediction), label))
     iou = ((label == 1) & (prediction == 1)).sum() / ((label == 1) | (prediction == 1)).sum()
     assert metric.compute()["BoundaryIoU"][1] < iou - 0.2
 
@@ -101,9 +102,9 @@ def test_a_shifted_contour_costs_more_than_in_iou():
 def test_any_batch_split_gives_the_same_number():
     label, prediction = torch.cat([blobs(0), blobs(1)]), torch.cat([blobs(2), blobs(3)])
     whole, parts = BoundaryIoU(K), BoundaryIoU(K)
-    whole.update(one_hot(prediction), label)
+    whole.update(seen(one_hot(prediction), label))
     for i in range(2):
-        parts.update(one_hot(prediction[i : i + 1]), label[i : i + 1])
+        parts.update(seen(one_hot(prediction[i : i + 1]), label[i : i + 1]))
     assert whole.compute() == parts.compute()
 
 

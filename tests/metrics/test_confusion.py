@@ -12,6 +12,7 @@ from torch import multiprocessing
 from seglab.errors import DataError
 from seglab.metrics import ConfusionMatrix, confusion_matrix, summarise
 from seglab.types import IGNORE
+from tests.seeing import seen
 
 K = 6
 
@@ -62,7 +63,7 @@ def loop(predictions, labels) -> dict[str, float | list[float]]:
 def test_equals_an_independent_loop_to_1e_12():
     logits, label = set_of_images()
     metric = ConfusionMatrix(K)
-    metric.update(logits, label)
+    metric.update(seen(logits, label))
     results = metric.compute()
     resized = torch.nn.functional.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=False)
     for name, expected in loop(resized.argmax(1), label).items():
@@ -82,7 +83,7 @@ def test_an_absent_class_is_left_out_and_a_class_that_is_only_predicted_counts_z
 
 def test_a_set_without_a_labelled_pixel_has_no_number():
     metric = ConfusionMatrix(K)
-    metric.update(torch.randn(1, K, 2, 2), torch.full((1, 4, 4), IGNORE))
+    metric.update(seen(torch.randn(1, K, 2, 2), torch.full((1, 4, 4), IGNORE)))
     results = metric.compute()
     assert math.isnan(results["mIoU"])
     assert results["classes"] == 0
@@ -99,9 +100,9 @@ def test_predictions_on_void_pixels_change_nothing():
 def test_any_batch_size_gives_the_same_matrix(batch):
     logits, label = set_of_images()
     whole, parts = ConfusionMatrix(K), ConfusionMatrix(K)
-    whole.update(logits, label)
+    whole.update(seen(logits, label))
     for start in range(0, 5, batch):
-        parts.update(logits[start : start + batch], label[start : start + batch])
+        parts.update(seen(logits[start : start + batch], label[start : start + batch]))
     assert torch.equal(whole.matrix, parts.matrix)
     assert whole.compute()["mIoU"] == parts.compute()["mIoU"]
 
@@ -109,7 +110,7 @@ def test_any_batch_size_gives_the_same_matrix(batch):
 def test_images_of_many_sizes_add_up():
     metric, total = ConfusionMatrix(3), 0
     for height, width in pairwise([5, 8, 13, 21]):
-        metric.update(torch.randn(1, 3, 2, 2), torch.randint(3, (1, height, width)))
+        metric.update(seen(torch.randn(1, 3, 2, 2), torch.randint(3, (1, height, width))))
         total += height * width
     assert metric.compute()["matrix"].sum() == total
 
@@ -117,7 +118,7 @@ def test_images_of_many_sizes_add_up():
 def test_counts_beyond_float32_stay_exact():
     metric = ConfusionMatrix(1)
     metric.matrix += 2**24
-    metric.update(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64))
+    metric.update(seen(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64)))
     assert metric.matrix.item() == 2**24 + 1
     assert metric.matrix.dtype == torch.int64
 
@@ -133,9 +134,9 @@ def rank(rank: int, world: int, address: str) -> None:
     logits, label = set_of_images()
     metric, alone = ConfusionMatrix(K), ConfusionMatrix(K)
     for i in range(rank, len(label), world):  # 3 and 2 images: nothing is padded
-        metric.update(logits[i : i + 1], label[i : i + 1])
+        metric.update(seen(logits[i : i + 1], label[i : i + 1]))
     alone.sync_on_compute = False
-    alone.update(logits, label)
+    alone.update(seen(logits, label))
     assert metric.compute()["mIoU"] == alone.compute()["mIoU"]
     assert torch.equal(metric.compute()["matrix"], alone.matrix)
     torch.distributed.destroy_process_group()

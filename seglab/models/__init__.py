@@ -1,0 +1,1 @@
+"""Networks: what a task composes of backbone, decoder, classifier and heads."""

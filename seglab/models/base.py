@@ -1,0 +1,122 @@
+"""What every network has: normalisation in front, named branches, heads beside it that only train."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from seglab.classifiers.base import Classifier
+from seglab.decoders.base import Decoder
+from seglab.errors import ConfigError
+from seglab.heads.base import Head
+from seglab.models.normalise import Normalise
+from seglab.types import Output, Size, is_of
+
+FEATURE = "feature"
+"""The branch that is the decoded feature, what enters the classifier."""
+
+
+class Model(nn.Module):
+    """``forward(image, target=None, *, wanted=frozenset(), size=None) -> Output``.
+
+    The image is [B, 3, H, W] RGB: uint8, or float32 that is normalised already. ``wanted`` names the branches that are
+    to be there beside those that the prediction needs; ``size`` is the [height, width] that the caller would resize the
+    prediction to.
+
+    Args:
+        normalise: brings a uint8 image to the scale that the backbone was made for.
+        parts: the modules of the deployed network, by the names of their attributes; optimisers count them in this
+            order.
+        heads: modules beside the prediction, trained and never deployed. Each is skipped unless a branch of it is
+            wanted.
+        branches: what the network publishes itself, beside its heads' branches.
+
+    Raises:
+        ConfigError: two parts publish a branch of the same name.
+    """
+
+    def __init__(
+        self,
+        normalise: Normalise,
+        parts: Mapping[str, nn.Module],
+        heads: Mapping[str, Head],
+        branches: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self.heads = nn.ModuleDict(dict(heads))
+        self.reads = {name: frozenset(head.reads) for name, head in heads.items()}
+        names = [*branches, *(name for head in heads.values() for name in head.outputs)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ConfigError(
+                f"the branch '{min(twice)}' is published twice — expected one name for one thing; rename the head"
+            )
+        self.branches = frozenset(names)
+        """All that can be wanted of it."""
+
+    @property
+    def label_branches(self) -> frozenset[str]:
+        """Those of its branches that are computed from the ground truth."""
+        return frozenset()
+
+    def asked(self, wanted: frozenset[str]) -> list[str]:
+        """The heads that publish a wanted branch."""
+        return [name for name in self.heads if any(is_of(branch, name) for branch in wanted)]
+
+
+class Composed(Model):
+    """Backbone, decoder, classifier, and heads beside them.
+
+    Branches are those that the prediction has, ``feature``, those of the decoder and of the heads.
+    """
+
+    backbone: nn.Module
+    decoder: Decoder
+    classifier: Classifier
+
+    def __init__(
+        self,
+        normalise: Normalise,
+        backbone: nn.Module,
+        decoder: Decoder,
+        classifier: Classifier,
+        heads: Mapping[str, Head] | None = None,
+    ) -> None:
+        parts = {"backbone": backbone, "decoder": decoder, "classifier": classifier}
+        super().__init__(normalise, parts, heads or {}, [*self.predicted(classifier), FEATURE, *decoder.branches])
+
+    @staticmethod
+    @abstractmethod
+    def predicted(classifier: Classifier) -> frozenset[str]:
+        """The branches that :meth:`classify` fills."""
+
+    @abstractmethod
+    def classify(self, feature: Tensor, target: Tensor | None) -> Output:
+        """The prediction from the decoded feature [B, C, h, w]."""
+
+    def forward(
+        self,
+        image: Tensor,
+        target: Tensor | None = None,
+        *,
+        wanted: frozenset[str] = frozenset(),
+        size: Size | None = None,
+    ) -> Output:
+        asked = self.asked(wanted)
+        maps = self.backbone(self.normalise(image))
+        decoded = self.decoder(maps, wanted.union(*(self.reads[name] for name in asked)), size)
+        output = self.classify(decoded.feature, target)
+        extra = {name: value for name, value in decoded.extra.items() if name in wanted}
+        if FEATURE in wanted:
+            extra[FEATURE] = decoded.feature
+        features = {f"backbone.{i}": value for i, value in enumerate(maps)}
+        features |= {FEATURE: decoded.feature, **decoded.extra}
+        for name in asked:
+            made = self.heads[name](features, output)
+            extra |= {name: made} if isinstance(made, Tensor) else {f"{name}.{key}": x for key, x in made.items()}
+        return replace(output, extra=extra) if extra else output

@@ -1,0 +1,99 @@
+"""The class of every pixel, as an index map, a colour map and an overlay.
+
+::
+
+    OUT/index/NAME.png  OUT/colour/NAME.png  OUT/overlay/NAME.jpg
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from seglab import visualize
+from seglab.data.spec import DatasetSpec
+from seglab.errors import DataError
+from seglab.inference import infer
+from seglab.ops.resize import resize_argmax
+from seglab.predictors.base import Predictor, Writer, tensor
+from seglab.types import Size
+
+SUFFIXES = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
+MAX_SCORES = 2**32
+"""Scores of an image that are held at once (16 GiB), unless ``max_pixels`` asks for it."""
+
+
+class PixelPredictor(Predictor):
+    """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size."""
+
+    kinds: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        size = (image.shape[0], image.shape[1])
+        with torch.inference_mode():
+            shown = self.model.normalise(tensor(image, self.device))
+            scores = infer(lambda view: self.model(view).logits, shown, self.protocol, size)
+            return resize_argmax(scores, size)[0].cpu().numpy().astype(np.uint8)
+
+    def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> PixelWriter:
+        return PixelWriter(folder, kinds, self.spec, raw)
+
+    def check(self, size: Size) -> None:
+        """Refuse an image [H, W] whose scores, where the protocol needs them at full resolution, are too many to hold.
+
+        Raises:
+            DataError: names the keys that mend it.
+        """
+        scores = self.spec.num_classes * self.protocol.held(size)
+        if scores > MAX_SCORES:
+            raise DataError(
+                f"{size[0]}x{size[1]} pixels, whose scores for {self.spec.num_classes} classes take "
+                f"{scores / 2**28:.0f} GiB — expected at most {MAX_SCORES / 2**28:.0f}; {self.lighter()}, or try it "
+                f"with max_pixels={size[0] * size[1]}"
+            )
+
+
+class PixelWriter(Writer):
+    """One file per image and kind.
+
+    Args:
+        raw: [K] the ids that ``index`` stores; None: train ids.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[str], spec: DatasetSpec, raw: np.ndarray | None = None) -> None:
+        super().__init__(folder, kinds)
+        self.spec = spec
+        self.raw = raw
+
+    @property
+    def places(self) -> list[Path]:
+        return [self.folder / kind for kind in SUFFIXES]
+
+    def target(self, name: str, kind: str) -> Path:
+        """The file of a kind."""
+        return self.folder / kind / f"{name}{SUFFIXES[kind]}"
+
+    def done(self, name: str) -> bool:
+        # False, too, for what is no legal path.
+        return all(os.path.isfile(self.target(name, kind)) for kind in self.kinds)
+
+    def files(self, name: str) -> list[Path]:
+        return [path for kind in SUFFIXES if os.path.lexists(path := self.target(name, kind))]
+
+    def add(self, name: str, image: np.ndarray, prediction: np.ndarray) -> None:
+        for kind in self.kinds:
+            visualize.save(self.content(kind, image, prediction), self.target(name, kind))
+
+    def content(self, kind: str, image: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """What a kind of file shows of an image [H, W, 3] and its class ids [H, W]."""
+        if kind == "index":
+            raw = self.raw
+            return ids if raw is None else raw[ids].astype(np.uint8 if raw.max() < 256 else np.uint16)
+        if kind == "colour":
+            return visualize.colour_map(ids, self.spec.palette)
+        return visualize.overlay_with_legend(image, ids, self.spec.classes, self.spec.palette)

@@ -1,0 +1,7 @@
+"""What is learnt and how it is measured: one file per task, chosen by ``task=NAME``."""
+
+from seglab.tasks.base import Task
+from seglab.tasks.classification import Classification
+from seglab.tasks.semantic import Semantic
+
+__all__ = ["Classification", "Semantic", "Task"]

@@ -1,0 +1,245 @@
+"""The seam between what is learnt and everything that trains, evaluates, predicts, exports and measures it.
+
+A task owns the network, the loss terms, the metrics, the headline score and the predictor. Training, evaluation and
+prediction call it and know no branch, no target and no metric by name.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from seglab.data.spec import DatasetSpec
+from seglab.errors import ConfigError
+from seglab.heads.base import Head
+from seglab.inference import Protocol as TestProtocol
+from seglab.losses.base import Criterion, Losses
+from seglab.metrics.base import Metric
+from seglab.models.base import FEATURE, Composed, Model
+from seglab.types import Batch, Evaluated, Output, Score
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from seglab.predictors.base import Opened, Predictor
+
+
+class Make(Protocol):
+    """What a task builds its network with (:class:`seglab.build.Maker`)."""
+
+    num_classes: int
+
+    def __call__(self, part: str, **late: Any) -> Any:
+        """The object of a configuration node, with the values that are known only now."""
+
+    def heads(self, features: Mapping[str, tuple[int, int]]) -> dict[str, Head]:
+        """The heads that an active loss term reads; ``features`` gives (channels, stride) of what they may read."""
+
+
+class Panel(NamedTuple):
+    """How one item of an evaluated batch is shown."""
+
+    strip: np.ndarray
+    """[h, w, 3] uint8: image, ground truth and prediction side by side."""
+    masks: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    """Image [H, W, 3], ground truth and prediction [H, W] of class ids, for loggers that show masks."""
+
+
+class Task(nn.Module):
+    """Model, criterion, metrics, headline, predictor.
+
+    Args:
+        model: the network; without its heads where ``criterion`` is None.
+        criterion: the loss terms; None of a network that is only predicted with.
+        metrics: by the name that the configuration gives them.
+        protocol: how images are resized, cut and flipped in evaluation.
+        spec: the classes.
+        channels_last: keep the network's weights and images in that memory format.
+        compile: compile the network.
+    """
+
+    PARTS: ClassVar[tuple[str, ...]] = ("normalize", "backbone", "decoder", "classifier")
+    """The nodes of a configuration that make the deployed network."""
+    TRAINING_PARTS: ClassVar[tuple[str, ...]] = ("heads",)
+    """Those of what is trained beside it and stored in checkpoints, but neither exported nor used to predict. Together
+    with ``PARTS`` the one list that building, trusting a file, resuming, costing and exporting read."""
+    NEEDS: ClassVar[frozenset[str]] = frozenset({"label"})
+    """Fields of a batch that the data has to give."""
+    network: ClassVar[type[Composed]]
+    """The class of the network, of a task that is composed of the parts above."""
+    headline: ClassVar[Score]
+    """What sweeps, checkpoints, search, tables and plots are about unless told otherwise."""
+
+    def __init__(
+        self,
+        model: Model,
+        criterion: Criterion | None,
+        metrics: Mapping[str, Metric],
+        protocol: TestProtocol,
+        spec: DatasetSpec,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.metrics = nn.ModuleDict(dict(metrics))
+        self.protocol = protocol
+        self.spec = spec
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.compiled = compile
+        self.use(criterion)
+        self.model.to(memory_format=self.memory_format)
+        if compile:
+            self.model.compile()
+
+    def use(self, criterion: Criterion | None) -> None:
+        """Take these loss terms; what they read is fixed here, once (a set made in a step would break a graph)."""
+        self.criterion = criterion
+        # Means over images, of whatever number each process has.
+        self.averages = nn.ModuleDict(
+            {name: MeanMetric() for name in ("loss", *(criterion.terms if criterion else ()))}
+        )
+        self.wanted = criterion.branches if criterion else frozenset()
+        self.shows_target = bool(self.wanted & self.model.label_branches)
+        """Whether a loss term reads what the network computes from the ground truth."""
+
+    @classmethod
+    def assemble(cls, make: Make) -> Model:
+        """The network, part by part, each told what the previous ones publish."""
+        backbone = make("backbone")
+        decoder = make("decoder", channels=backbone.channels, strides=backbone.strides, num_classes=make.num_classes)
+        classifier = make("classifier", in_channels=decoder.out_channels, num_classes=make.num_classes)
+        maps = zip(backbone.channels, backbone.strides, strict=True)
+        features = {f"backbone.{i}": pair for i, pair in enumerate(maps)}
+        heads = make.heads(features | {FEATURE: (decoder.out_channels, decoder.stride), **decoder.branches})
+        return cls.network(make("normalize"), backbone, decoder, classifier, heads)
+
+    def target(self, batch: Batch) -> Tensor | None:
+        """What the network may be shown of a batch's ground truth."""
+        return batch.label
+
+    def output(self, batch: Batch, wanted: frozenset[str] = frozenset(), compiled: bool = True) -> Output:
+        """The network's output for a batch, with all that the loss terms read.
+
+        Args:
+            wanted: further branches.
+            compiled: False for who differentiates at an inner feature: a compiled call has no gradient there.
+        """
+        image = batch.image.contiguous(memory_format=self.memory_format)
+        network = self.model if compiled else self.model.forward
+        return network(image, self.target(batch) if self.shows_target else None, wanted=self.wanted | wanted)
+
+    def losses(self, batch: Batch, step: int) -> Losses:
+        """The loss terms of a training batch at an optimiser step.
+
+        Raises:
+            ConfigError: batch normalisation has nothing to average.
+        """
+        try:
+            output = self.output(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's, of the first layer that has only one
+                raise
+            height, width = batch.image.shape[-2:]
+            raise ConfigError(
+                f"data.batch_size={len(batch)} with an image of {height}x{width} (height x width) leaves a batch "
+                "normalisation one value per channel — expected at least two — set data.batch_size=2, or a larger "
+                "augment.crop=[height,width]"
+            ) from error
+        return self.terms(output, batch, step)
+
+    def terms(self, output: Output, batch: Batch, step: int) -> Losses:
+        """The loss terms of an output."""
+        assert self.criterion is not None, "made to predict"
+        losses: Losses = self.criterion(output, batch, step)
+        return losses
+
+    def evaluate(self, batch: Batch, step: int, observed: frozenset[str] = frozenset()) -> Evaluated:
+        """Predict as the protocol says; add to the metrics and to the mean losses.
+
+        Args:
+            observed: branches that callbacks look at, of every pass.
+        """
+        seen = self.score(batch, observed)
+        for metric in self.named_metrics().values():
+            metric.update(seen)
+        assert seen.output is not None
+        losses = self.terms(seen.output, batch, step)
+        for name, value in {"loss": losses.total, **losses.parts}.items():
+            cast(MeanMetric, self.averages[name]).update(value, len(batch))
+        return seen
+
+    @abstractmethod
+    def score(self, batch: Batch, observed: frozenset[str]) -> Evaluated:
+        """The scores of a batch as the protocol says, and the output that its losses are computed of."""
+
+    def scored(self, branch: str) -> None:
+        """Score that branch instead of the prediction from now on.
+
+        Raises:
+            ConfigError: there is none that could be scored, or nothing trained it.
+        """
+        raise ConfigError(f"{branch}=true: {type(self).__name__} scores its prediction only — set {branch}=false")
+
+    def named_metrics(self) -> dict[str, Metric]:
+        """The metrics, under their type."""
+        return {name: cast(Metric, metric) for name, metric in self.metrics.items()}
+
+    def reset(self) -> None:
+        """Before an evaluation: nothing is counted yet."""
+        for metric in (*self.metrics.values(), *self.averages.values()):
+            cast(Metric, metric).reset()
+
+    def mean_losses(self) -> dict[str, Tensor]:
+        """Of the evaluated images: the total under ``loss`` and every term under its name; empty without an image."""
+        means = {name: cast(MeanMetric, metric) for name, metric in self.averages.items()}
+        return {name: metric.compute() for name, metric in means.items() if metric.update_called}
+
+    def known_scores(self) -> dict[str, Score]:
+        """Direction and unit of every number that an evaluation gives, before it gives any."""
+        losses = [Score(name, "min") for name in self.averages]
+        found = [score for metric in self.named_metrics().values() for score in metric.scores]
+        return {score.name: score for score in (*losses, *found, self.headline)}
+
+    @abstractmethod
+    def show(self, seen: Evaluated, index: int, width: int | None = None) -> Panel:
+        """One item of an evaluated batch, to be looked at; each part of the strip ``width`` pixels wide."""
+
+    @abstractmethod
+    def summary(self, results: Mapping[str, Any], title: str, classes: bool = True) -> RenderableType:
+        """An evaluation as it is printed; ``classes=False`` leaves the rows of single classes out."""
+
+    def figures(self, results: Mapping[str, Any], title: str = "") -> dict[str, np.ndarray]:
+        """Images [h, w, 3] of an evaluation, by name."""
+        return {}
+
+    def tables(self, results: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
+        """Tables of an evaluation beside the numbers of each class, by name: rows, the heading first."""
+        if "matrix" not in results:
+            return {}
+        rows = zip(self.spec.classes, results["matrix"].tolist(), strict=True)
+        heading = ["label \\ prediction", *self.spec.classes]
+        return {"confusion": [heading, *([name, *counts] for name, counts in rows)]}
+
+    @classmethod
+    @abstractmethod
+    def predictor(cls, opened: Opened) -> Predictor:
+        """From a network that a file holds: images in, predictions out."""
+
+    def rows(self, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One row per class with every number that there is for each."""
+        lists = {
+            name: value
+            for name, value in results.items()
+            if isinstance(value, Sequence) and len(value) == self.spec.num_classes and not isinstance(value, str)
+        }
+        return [
+            {"class": name, **{key: value[k] for key, value in lists.items()}}
+            for k, name in enumerate(self.spec.classes)
+        ]
