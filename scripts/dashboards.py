@@ -150,7 +150,7 @@ def pictures() -> Iterator[Section]:
     yield ws.Section(
         name="Pictures",
         panels=[
-            media("image, label, prediction, error", "val/pictures"),
+            media("image, label, prediction, error", "val/images"),
             media("masks by class", "val/masks", 2),
             media("confusion, validation", "val/confusion"),
             media("confusion, test", "test/confusion"),

@@ -72,7 +72,7 @@ def test_every_option_composes(group, option):
 @lru_cache
 def evaluation() -> dict[str, Any]:
     """The options of ``seglab.evaluate``, without a checkpoint."""
-    return cli.compose("evaluate", ["ckpt=none", "output=none", "trainer.accelerator=cpu", "pictures=0"])
+    return cli.compose("evaluate", ["ckpt=none", "output=none", "trainer.accelerator=cpu", "images=0"])
 
 
 @pytest.mark.parametrize(

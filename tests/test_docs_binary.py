@@ -66,7 +66,7 @@ def test_the_page_is_true_from_the_masks_to_the_masks(blobs):
     assert set(np.unique(masks)) <= {0, 255}
 
     (overrides,) = commands("seglab.evaluate")
-    assert evaluate.score(cli.compose("evaluate", [*overrides, "trainer.accelerator=cpu", "pictures=0"]))["mIoU"] >= 0
+    assert evaluate.score(cli.compose("evaluate", [*overrides, "trainer.accelerator=cpu", "images=0"]))["mIoU"] >= 0
 
 
 STORED = {

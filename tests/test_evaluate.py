@@ -57,7 +57,7 @@ def score(tmp_path, compose):
     """``score(ckpt, *overrides) -> metrics``, written to ``evaluated``."""
 
     def run(ckpt, *overrides: str):
-        common = [f"ckpt={ckpt}", f"output={tmp_path / 'evaluated'}", "trainer.accelerator=cpu", "pictures=2"]
+        common = [f"ckpt={ckpt}", f"output={tmp_path / 'evaluated'}", "trainer.accelerator=cpu", "images=2"]
         return evaluate.score(compose("evaluate", [*common, *overrides]))
 
     return run

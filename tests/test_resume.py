@@ -46,7 +46,7 @@ def write(tmp_path):
         weight = torch.full((2, 2), float(step))
         optimiser = {"state": {0: {"exp_avg": torch.ones(2, 2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
         content = {
-            "state_dict": {"model.weight": weight}, "global_step": step, "optimizer_states": [optimiser],
+            "state_dict": {"task.model.weight": weight}, "global_step": step, "optimizer_states": [optimiser],
             "lr_schedulers": [{}], "loops": {}, "callbacks": {}, "pytorch-lightning_version": "2.6.6", **sections,
         }  # fmt: skip
         checkpoint.embed(content, config, SPEC)
@@ -201,7 +201,7 @@ def test_damage_to_the_optimiser_is_found(write):
 
 
 def test_weights_that_are_no_numbers_are_not_gone_on_with(write):
-    path = write(state_dict={"model.weight": torch.full((2, 2), float("nan"))})
+    path = write(state_dict={"task.model.weight": torch.full((2, 2), float("nan"))})
     with pytest.raises(CheckpointError, match="allow_nonfinite=true"):
         resume.read(path)
     assert resume.read(path, allow_nonfinite=True)[1].step == 20
@@ -212,7 +212,7 @@ def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_passed_over(wri
     best, last = write("best", 10), write("last", 20)
     assert resume.find(tmp_path) == last
     content = checkpoint.read(last)
-    content["state_dict"]["model.weight"][0] = 7
+    content["state_dict"]["task.model.weight"][0] = 7
     torch.save(content, last)
     assert resume.find(tmp_path) == best
     last.write_bytes(last.read_bytes()[:100])

@@ -160,9 +160,10 @@ def test_heads_are_stored_and_never_deployed(run, tmp_path):
     folder, _ = run
     stored, _ = checkpoint.open_file(folder)
     assert any(name.startswith("heads.aux.") for name in stored)
-    network = seglab.load(folder)
-    assert not network.heads
-    exported = checkpoint.export_safetensors(network, network.description, tmp_path / "export")
+    loaded = seglab.load(folder)
+    assert not loaded.model.heads
+    assert seglab.load(folder, heads=True).model.heads.keys() == {"aux"}
+    exported = checkpoint.export_safetensors(loaded.model, loaded.description, tmp_path / "export")
     tensors, description = checkpoint.open_file(exported)
     assert tensors.keys() == {name for name in stored if not name.startswith("heads.")}
     assert description.checksum == checkpoint.describe(folder).checksum
@@ -170,12 +171,12 @@ def test_heads_are_stored_and_never_deployed(run, tmp_path):
 
 def test_evaluating_a_checkpoint_gives_the_heads_loss_and_an_export_all_but_that(run, tmp_path):
     folder, results = run
-    network = seglab.load(folder)
-    checkpoint.export_safetensors(network, network.description, tmp_path / "export")
+    loaded = seglab.load(folder)
+    checkpoint.export_safetensors(loaded.model, loaded.description, tmp_path / "export")
     found = {}
     for path in (folder, tmp_path / "export"):
         options = composed(
-            "evaluate", [f"ckpt={path}", f"output={tmp_path / 'out'}", "trust=true", "pictures=0", "split=val"]
+            "evaluate", [f"ckpt={path}", f"output={tmp_path / 'out'}", "trust=true", "images=0", "split=val"]
         )
         evaluate.score(options)
         found[path] = checkpoint.atomic.read_json(tmp_path / "out/metrics.json")
@@ -186,18 +187,27 @@ def test_evaluating_a_checkpoint_gives_the_heads_loss_and_an_export_all_but_that
     assert whole["val/mIoU"] == export["val/mIoU"] == pytest.approx(results["val/mIoU"], abs=1e-6)
 
 
-def test_a_checkpoint_of_format_1_is_resumed_evaluated_and_loaded_under_the_new_names(run, tmp_path):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_checkpoint_of_an_earlier_format_is_resumed_evaluated_and_loaded_under_the_new_names(run, tmp_path, number):
     folder, _ = run
     content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     record = content["seglab"]
     config = dict(record["config"])
-    head = dict(config.pop("heads")["aux"])
-    config["auxiliary"] = {**head, "_target_": "seglab.decoders.AuxiliaryFCN"}
-    config["loss"] = {**config["loss"], "aux": {**config["loss"]["aux"], "branch": "auxiliary"}}
-    sums = {"network": "0" * 64, "training": "0" * 64}  # format 1 counted the head among the network
-    content["seglab"] = {**record, "format": 1, "config": config, "checksum": sums}
-    renamed = {k.replace("heads.aux.", "auxiliary."): v for k, v in content["state_dict"].items()}
-    old = {**content, "state_dict": renamed}
+    head, statistics = dict(config["heads"]["aux"]), dict(config.pop("normalize"))
+    # Before format 3 the network was the training module's own, and its normalisation the augmentation's.
+    config["task"] = {**config["task"], "_target_": "seglab.module.SegmentationModule"}
+    config["augment"] = {**config["augment"], "mean": statistics["mean"], "std": statistics["std"]}
+    state = {name.removeprefix("task."): value for name, value in content["state_dict"].items()}
+    sums = {**record["checksum"], "training": "0" * 64}  # over other names than those of today
+    if number == 1:  # one auxiliary head, a node of its own
+        del config["heads"]
+        config["auxiliary"] = {**head, "_target_": "seglab.decoders.AuxiliaryFCN"}
+        config["loss"] = {**config["loss"], "aux": {**config["loss"]["aux"], "branch": "auxiliary"}}
+        sums["network"] = "0" * 64  # counted the head among the network
+        state = {k.replace("heads.aux.", "auxiliary."): v for k, v in state.items()}
+    described = {name: record[name] for name in ("version", "spec")}
+    old = {**content, "state_dict": state}
+    old["seglab"] = {**described, "format": number, "config": config, "checksum": sums}
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     torch.save(old, tmp_path / "run/checkpoints/last.ckpt")
     tensors, described = checkpoint.open_file(tmp_path / "run/checkpoints/last.ckpt")

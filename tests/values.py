@@ -44,6 +44,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "smooth": {"average": "all", "align_corners": True, "label_smoothing": 0.1},
         "hard": {"ohem_threshold": 0.3, "ohem_min_kept": 700, "class_weight": [1.0, 0.5, 2.0, 1.5, 3.0]},
     },
+    "CategoryCrossEntropy": {"smooth": {"label_smoothing": 0.1}},
     "Dice": {"labelled": {"ignore_void": True, "align_corners": True}},
     "Distillation": {
         "plain": {"entropy": "none", "class_wise": False, "smoothness": 0.8},
@@ -82,7 +83,8 @@ def label() -> Tensor:
 
 def batch() -> Batch:
     """The labels, with an image that nothing reads."""
-    return Batch(image=wave((B, 3, *IMAGE), 0), label=label(), names=("a", "b"))
+    category = torch.arange(B)
+    return Batch(image=wave((B, 3, *IMAGE), 0), label=label(), category=category, names=("a", "b"))
 
 
 def fill(module: nn.Module) -> None:
@@ -185,8 +187,9 @@ def of_term(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A loss class with options, and its gradient at the branch that learns, which it names first."""
     with double():
         term = getattr(losses, name)(**chosen)
+    usual = (B, K) if name.startswith("Category") else (B, K, *MAP)  # of whole images
     made = {
-        branch: 3 * wave((B, K, C) if "prototypes" in branch else (B, K, *MAP), place)
+        branch: 3 * wave((B, K, C) if "prototypes" in branch else usual, place)
         for place, branch in enumerate(term.branches)
     }
     learns = next(iter(made.values())).requires_grad_()

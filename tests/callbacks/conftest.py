@@ -50,14 +50,21 @@ class Layer(Model):
         return Output(logits=self.backbone(self.normalise(image)))
 
 
+class Given(ConfusionMatrix):
+    given = ()  # scores of the validations to come, in place of the true ones
+
+    def compute(self):
+        return super().compute() | ({"mIoU": self.given.pop(0)} if self.given else {})
+
+
 class ToyTask(Semantic):
     """Two terms, one of which a test may poison; scores that a test may set."""
 
     def __init__(self, poison=None, scores=()):
         torch.manual_seed(0)
-        super().__init__(Layer(), None, {"confusion": ConfusionMatrix(3)}, Protocol(), SPEC)
+        super().__init__(Layer(), None, {"confusion": Given(3)}, Protocol(), SPEC)
+        self.metrics["confusion"].given = list(scores)
         self.poison = poison or (lambda index, loss: loss)
-        self.given = list(scores)  # of the validations to come, in place of the true ones
         self.index = 0
 
     def losses(self, batch, step):
@@ -78,11 +85,6 @@ class Toy(TrainingModule):
     def on_train_batch_start(self, batch, batch_idx):
         torch.manual_seed(batch_idx)
         self.task.index = batch_idx
-
-    def on_validation_epoch_end(self):
-        super().on_validation_epoch_end()
-        if self.task.given:
-            self.trainer.callback_metrics["val/mIoU"] = torch.tensor(self.task.given.pop(0))
 
     def configure_optimizers(self):
         optimiser = torch.optim.AdamW(self.parameters(), 0.05)

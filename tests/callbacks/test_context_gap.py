@@ -29,11 +29,13 @@ def test_each_prediction_scores_as_in_an_evaluation_of_its_own(made, classifier,
     assert torch.equal(found["adapted"], module.task.metrics["confusion"].compute()["matrix"])
     upper = made(*choice, oracle=True)
     evaluate(upper)
-    assert torch.equal(found["oracle"], upper.metrics["confusion"].compute()["matrix"])
+    assert torch.equal(found["oracle"], upper.task.metrics["confusion"].compute()["matrix"])
     coarse = ConfusionMatrix(12)
     for index in (1, 2):
         b = batch(index)
-        coarse.update(seen(infer(lambda x: module.task.model(x).coarse, b.image, module.task.protocol, (48, 64)), b.label))
+        coarse.update(
+            seen(infer(lambda x: module.task.model(x).coarse, b.image, module.task.protocol, (48, 64)), b.label)
+        )
     assert torch.equal(found["coarse"], coarse.compute()["matrix"])
     assert not torch.equal(found["coarse"], found["adapted"])
 

@@ -218,6 +218,7 @@ def test_what_cannot_be_drawn_is_left_out_and_training_goes_on(poison, reason, c
             SimpleNamespace(name="val/a"),
             callback.choose(classifier, feature, classifier(feature), label),
         )
-    module = SimpleNamespace(spec=None, stage="val", model=SimpleNamespace(classifier=classifier))
+    task = SimpleNamespace(spec=None, model=SimpleNamespace(classifier=classifier))
+    module = SimpleNamespace(stage="val", task=task)
     callback.on_validation_end(SimpleNamespace(global_step=1), module)
     assert reason in caplog.text

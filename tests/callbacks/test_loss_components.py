@@ -119,7 +119,7 @@ def test_norms_and_cosines_are_those_of_the_whole_graph(made):
     torch.manual_seed(3)
     found = measure(TRAINER, module, b)
     torch.manual_seed(3)
-    output = module(b.image, b.label)
+    output = module.task.output(b)
     terms = {name: term(output, b) for name, term in module.task.criterion.named()}
     whole = {name: torch.autograd.grad(t, kept[-1], retain_graph=True)[0].flatten() for name, t in terms.items()}
     assert found.value == {name: float(t) for name, t in terms.items()}

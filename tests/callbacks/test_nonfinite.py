@@ -23,12 +23,12 @@ def test_a_nan_term_is_named_before_the_weights_move(fit, toy, tmp_path):
     assert report["batches"][0]["names"] == ["val/3_0", "val/3_1"]
     assert report["batches"][0]["parts"]["extra"] == "nan"
     before = torch.load(tmp_path / "nonfinite/step_000003.ckpt", weights_only=True)["state_dict"]
-    assert torch.equal(before["model.0.weight"], module.task.model[0].weight)
+    assert torch.equal(before["task.model.backbone.0.weight"], module.task.model.backbone[0].weight)
 
 
 def test_without_it_the_weights_are_lost(fit, toy, tmp_path):
     _, module = fit(tmp_path, module=toy(bad_from(3)), checkpoints=None, limit_val_batches=0)
-    assert not module.task.model[0].weight.isfinite().all()
+    assert not module.task.model.backbone[0].weight.isfinite().all()
 
 
 class Overflow(torch.autograd.Function):
@@ -48,7 +48,7 @@ def overflows_at(batch):
 
 
 def test_a_gradient_can_be_infinite_while_the_loss_is_not(fit, toy, tmp_path):
-    with pytest.raises(NonFiniteError, match=r"gradient of model\.0\.weight"):
+    with pytest.raises(NonFiniteError, match=r"gradient of task\.model\.backbone\.0\.weight"):
         fit(tmp_path, NonFinite(), module=toy(overflows_at(1)))
 
 
@@ -80,8 +80,8 @@ def test_skipping_leaves_the_step_out_with_its_running_statistics(fit, toy, tmp_
     assert trainer.global_step == 8
     assert all(t.isfinite().all() for t in module.state_dict().values())
     _, without = fit(tmp_path / "clean", module=toy())
-    assert not torch.equal(module.task.model[0].weight, without.model[0].weight)
-    assert int(module.task.model[1].num_batches_tracked) in (7, 8)
+    assert not torch.equal(module.task.model.backbone[0].weight, without.model[0].weight)
+    assert int(module.task.model.backbone[1].num_batches_tracked) in (7, 8)
 
 
 def test_too_many_skips_are_an_error(fit, toy, tmp_path):

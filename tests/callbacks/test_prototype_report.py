@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_spatial_prototypes_are_measured_from_their_basis(ssa):
     kinds = report(ssa[0], "val_000002")["kinds"]
     references = {name: kind["reference"] for name, kind in kinds.items() if "reference" in kind}
     assert {name for name, start in references.items() if start == "basis"} == {"spatial", "oracle_spatial"}
-    basis = similarity(ssa[2]["model.classifier.basis"])
+    basis = similarity(ssa[2]["task.model.classifier.basis"])
     assert np.allclose(kinds["basis"]["similarity"], basis, atol=1e-4)
 
 
@@ -125,9 +126,9 @@ def test_with_averaged_weights_the_average_is_reported_and_an_untrained_oracle_i
     folder, _, weights, _ = cac
     kinds = report(folder, "val_000002")["kinds"]
     assert set(kinds) == {"static", "adapted"}
-    average = similarity(weights["model.classifier.conv.weight"][:, :, 0, 0])
+    average = similarity(weights["task.model.classifier.conv.weight"][:, :, 0, 0])
     now = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["current_model_state"]
-    live = similarity(now["model.classifier.conv.weight"][:, :, 0, 0])
+    live = similarity(now["task.model.classifier.conv.weight"][:, :, 0, 0])
     assert np.allclose(kinds["static"]["similarity"], average, atol=1.01e-4)
     assert not np.allclose(kinds["static"]["similarity"], live, atol=1.01e-4)
 
@@ -144,9 +145,7 @@ def test_a_classifier_without_static_prototypes_is_refused():
     class Bare(Classifier):
         pass
 
-    module = torch.nn.Module()
-    module.task.model = torch.nn.Module()
-    module.task.model.classifier = Bare(4, 3)
+    module = SimpleNamespace(task=SimpleNamespace(model=SimpleNamespace(classifier=Bare(4, 3))))
     with pytest.raises(ConfigError, match="Bare has no static prototypes.*prototype_report=null"):
         PrototypeReport().setup(None, module, "fit")
 

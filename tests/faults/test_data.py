@@ -143,9 +143,9 @@ def test_names_as_long_as_a_file_system_allows_are_trained_on_and_drawn(add, fit
     for split in ("train", "val"):
         add(split, *[checks()] * 2, name=name)
     fit()
-    chosen = [f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'evaluated'}", "split=val", "pictures=1"]
+    chosen = [f"ckpt={tmp_path / 'run'}", f"output={tmp_path / 'evaluated'}", "split=val", "images=1"]
     evaluate.score(cli.compose("evaluate", [*chosen, "trainer.accelerator=cpu"]))
-    (drawn,) = (tmp_path / "evaluated/pictures").rglob("*.png")
+    (drawn,) = (tmp_path / "evaluated/images").rglob("*.png")
     assert drawn.name == name.format(0) + ".png"
 
 

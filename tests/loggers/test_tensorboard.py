@@ -32,7 +32,7 @@ def events(tmp_path, monkeypatch):
     logger = TensorBoard(tmp_path)
     logger.log_hyperparams(CONFIG)
     logger.log_metrics({"val/mIoU": 0.25, "train/main": 1.0}, 10)
-    log_picture(FakeTrainer(logger), "val/pictures", np.zeros((8, 8, 3), np.uint8), 10)
+    log_picture(FakeTrainer(logger), "val/images", np.zeros((8, 8, 3), np.uint8), 10)
     logger.save()
     logger.finalize("success")
     logger.log_metrics({"test/mIoU": 0.5}, 10)  # evaluation follows training
@@ -50,7 +50,7 @@ def plugin(events, tag):
 def test_curves_and_pictures_of_training_and_test_are_in_one_place(events):
     assert [(e.step, e.value) for e in events.Scalars("val/mIoU")] == [(10, 0.25)]
     assert [e.value for e in events.Scalars("test/mIoU")] == [0.5]
-    assert events.Images("val/pictures")[0].step == 10
+    assert events.Images("val/images")[0].step == 10
 
 
 def test_runs_can_be_compared_by_choices_and_hyperparameters(events):

@@ -94,7 +94,7 @@ def test_an_offline_run_holds_config_curves_pictures_masks_and_its_exit_code(tmp
     logger.log_hyperparams({"optim": {"lr": 0.125}, "seed": 3})
     logger.log_metrics({"val/mIoU": 0.5}, 10)
     image, ids = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
-    log_picture(FakeTrainer(logger), "val/pictures", image, 10)
+    log_picture(FakeTrainer(logger), "val/images", image, 10)
     log_masks(FakeTrainer(logger), "val/masks", [(image, ids, ids)], {0: "sky", 1: "road", 255: "void"}, 10)
     logger.log_table("val/classes", ["class", "IoU"], [["sky", 0.5]], step=10)
     logger.finalize("success")
@@ -109,7 +109,7 @@ def test_an_offline_run_holds_config_curves_pictures_masks_and_its_exit_code(tmp
     assert found.run.run_id == (tmp_path / "wandb_id.txt").read_text().strip()
     assert found.exit_code == 143
     keys = {key for row in found.rows for key in row}
-    assert {"val/mIoU", "trainer/global_step", "val/pictures", "val/masks", "val/classes_table"} <= keys
+    assert {"val/mIoU", "trainer/global_step", "val/images", "val/masks", "val/classes_table"} <= keys
     labels = config["_wandb"]["mask/class_labels"]
     assert [set(entry["value"].values()) for entry in labels.values()] == [{"sky", "road", "void"}] * 2
     assert len(list(tmp_path.rglob("*.mask.png"))) == 1  # label and prediction are equal here

@@ -198,7 +198,7 @@ def test_a_sparse_sweep_has_a_report_and_a_broken_picture_is_named(tmp_path):
     for name in ("tables", "overrides.txt", "metrics.csv"):
         for path in folder.glob(f"*/{name}"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for picture in folder.glob("*/pictures/*.png"):
+    for picture in folder.glob("*/images/*.png"):
         picture.write_bytes(picture.read_bytes()[:60])
     table = make(collect(folder))
     document.write(table, [], tmp_path / "report.html")
