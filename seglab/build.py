@@ -103,7 +103,7 @@ def reason(error: BaseException) -> str:
 def build_data(cfg: Config, needs: Collection[str] = ("label",)) -> DataModule:
     """The data module, with its augmentation; ``needs`` are the fields of a batch that the task reads."""
     augment = instantiate(cfg["augment"], "augment")
-    return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"])
+    return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"], needs=needs)
 
 
 def task_class(cfg: Config) -> type[Task]:

@@ -82,7 +82,7 @@ def test_the_network_comes_back_ready_to_predict_with_its_classes(model, saved):
 def test_the_package_offers_it_as_load(saved, model):
     import seglab
 
-    assert same(seglab.load(str(saved)), model)
+    assert same(seglab.load(str(saved)).model, model)
 
 
 def test_loading_never_fetches_the_weights_it_is_about_to_replace(model, tmp_path):
@@ -113,7 +113,7 @@ def test_an_exported_folder_holds_the_same_network(model, saved, tmp_path):
     folder = checkpoint.export_safetensors(loaded.model, loaded.description, tmp_path / "export")
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
     again = loading.load(folder)
-    assert same(again, model)
+    assert same(again.model, model)
     assert (again.spec, again.description.step) == (SPEC, 12)
     assert same(loading.load(folder / "model.safetensors").model, model)
 

@@ -21,6 +21,8 @@ import torch
 from albumentations.core.type_definitions import Targets
 from torch import Tensor
 
+from seglab.data import targets
+from seglab.data.source import Sample
 from seglab.errors import ConfigError
 from seglab.types import IGNORE
 
@@ -91,6 +93,8 @@ class RandomResize(A.DualTransform):
 class DiverseCrop(A.DualTransform):
     """A random window that is drawn again while one class dominates it; an image smaller than the window stays smaller.
 
+    Without a label map, the first window is taken.
+
     Args:
         crop: (height, width).
         max_share: the largest class must cover less of the labelled pixels; 1 takes any window.
@@ -108,8 +112,10 @@ class DiverseCrop(A.DualTransform):
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the window's offset."""
         margins = [max(side - crop, 0) for side, crop in zip(params["shape"], self.crop, strict=False)]
-        retries = 0 if self.max_share >= 1 or margins == [0, 0] else self.retries
-        _, offset = choose_window(data["mask"], self.crop, self._draw(margins), self.max_share, retries)
+        label = data.get(_key("label"))
+        if label is None or self.max_share >= 1 or margins == [0, 0]:
+            return {"offset": next(self._draw(margins))}
+        _, offset = choose_window(label, self.crop, self._draw(margins), self.max_share, self.retries)
         return {"offset": offset}
 
     def apply(self, img: np.ndarray, offset: Size = (0, 0), **params: Any) -> np.ndarray:
@@ -212,7 +218,7 @@ def _on_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
 
 
 class Augment:
-    """``(image [H, W, 3] uint8, label [H, W] uint8, key) -> image [3, h, w] float32, label [h, w] int64``.
+    """``(sample, key) -> item``: the image [H, W, 3] uint8 and every target of a sample, augmented together.
 
     Args:
         crop: (height, width) of what training sees; None keeps the resized image whole.
@@ -222,8 +228,8 @@ class Augment:
         crop_retries: crops refused for that before one is taken unchecked.
         flip: probability of mirroring left and right.
         photometric: the colour distortion; None leaves colours alone.
-        extra: albumentations transforms of image, or image and mask, before normalisation. Those that uncover pixels
-            need ``fill_mask: 255``.
+        extra: albumentations transforms of image, or image and mask (the label), before normalisation. Those that
+            uncover pixels need ``fill_mask: 255``.
         mean: per RGB channel, in 0..255; also used in evaluation.
         std: likewise.
     """
@@ -268,36 +274,49 @@ class Augment:
             steps.append(A.HorizontalFlip(p=flip))
         if photometric is not None:
             steps.append(photometric)
-        self.pipeline = A.Compose([*steps, *extra])
+        others = {name: "mask" for name, target in targets.TARGETS.items() if target.is_map and _key(name) == name}
+        self.pipeline = A.Compose([*steps, *extra], additional_targets=others)
         self.mean = tuple(mean)
         self.std = tuple(std)
         levels = np.arange(256, dtype=np.float32)[:, None]
         self._levels: np.ndarray = (levels - np.array(mean, "f4")) / np.array(std, "f4")
 
-    def __call__(self, image: np.ndarray, label: np.ndarray, key: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result."""
+    def __call__(self, sample: Sample, key: tuple[int, int, int]) -> targets.Item:
+        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result.
+
+        Raises:
+            ConfigError: ``extra`` makes an image larger than the crop.
+        """
         generator = np.random.default_rng([AUGMENT, *key])
         # One pair of generators for all steps: seeded each for itself, they would all draw the same numbers.
         self.pipeline.set_random_state(generator, random.Random(int(generator.integers(1 << 62))))
-        out = self.pipeline(image=image, mask=label)
-        image, label = out["image"], out["mask"]
-        height, width = label.shape if self.crop is None else self.crop
-        if label.shape[0] > height or label.shape[1] > width:
+        given = targets.given(sample)
+        maps = [name for name in given if targets.TARGETS[name].is_map]
+        out = self.pipeline(image=sample.image, **{_key(name): given[name] for name in maps})
+        image = out["image"]
+        size = image.shape[:2]
+        height, width = size if self.crop is None else self.crop
+        if size[0] > height or size[1] > width:
             raise ConfigError(
-                f"augment.extra makes images of {label.shape}, larger than augment.crop={self.crop}"
+                f"augment.extra makes images of {size}, larger than augment.crop={self.crop}"
                 " — transforms there must keep the size — crop in the last of them"
             )
         # Padding is 0 after normalisation, that is the mean colour.
         padded = torch.zeros(3, height, width)
-        padded[:, : label.shape[0], : label.shape[1]] = self.normalise(image)
-        target = torch.full((height, width), IGNORE, dtype=torch.int64)
-        target[: label.shape[0], : label.shape[1]] = torch.from_numpy(np.ascontiguousarray(label))
-        return padded, target
+        padded[:, : size[0], : size[1]] = self.normalise(image)
+        made = targets.tensors({name: value for name, value in given.items() if name not in maps})
+        made |= {name: targets.padded(name, out[_key(name)], height, width) for name in maps}
+        return targets.Item(image=padded, name=sample.name, **made)
 
     def normalise(self, image: np.ndarray) -> Tensor:
         """[3, H, W] float32 of an image [H, W, 3] uint8."""
         planes = [cv2.LUT(plane, self._levels[:, c]) for c, plane in enumerate(cv2.split(image))]
         return torch.from_numpy(np.stack(planes))
+
+
+def _key(name: str) -> str:
+    """What albumentations and the transforms of its users call a map."""
+    return "mask" if name == "label" else name
 
 
 def _is_range(values: Sequence[float]) -> bool:

@@ -51,7 +51,7 @@ T = TypeVar("T")
 def run(source: Source, split: str, level: str = "names") -> None:
     """Check ``split`` at ``level``; DataError lists the first faults and how many there are.
 
-    A source without files has nothing to check but that there is such a split.
+    A source without files has nothing to check but that there is such a split; one without labels, only its images.
     """
     one_of("data.check", level, LEVELS)
     source.known(split)
@@ -72,7 +72,7 @@ def run(source: Source, split: str, level: str = "names") -> None:
 
 
 def names(source: FileSource, split: str) -> None:
-    """Every image has one label, every label one image, and there is at least one."""
+    """Every image has one label (of a labelled split), every label one image, and there is at least one."""
     listing = source.listing(split)
     title = f"{source.spec.name}, split {split}"
     if not listing.pairs:
@@ -88,7 +88,7 @@ def names(source: FileSource, split: str) -> None:
             " — restore the images, or remove the labels"
         )
     missing = [pair.image for pair in listing.pairs if pair.label is None]
-    if missing and split not in source.unlabelled:
+    if missing and source.labelled(split):
         if not source.allow_unlabelled or len(missing) == len(listing.pairs):
             hint = f"; {source.prepare}" if source.prepare else ""
             raise DataError(
@@ -170,7 +170,7 @@ def classes(source: Source, splits: Sequence[str], tolerant: bool = False) -> No
     if not isinstance(source, FileSource):
         return
     table, number = source.table, source.spec.num_classes
-    splits = [split for split in splits if split not in source.unlabelled]
+    splits = [split for split in splits if source.labelled(split)]
     total = sum(pair.label is not None for split in splits for pair in source.pairs(split))
     title = f"{source.spec.name}, split {' + '.join(splits)}"
 

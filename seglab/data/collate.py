@@ -1,34 +1,61 @@
-"""From items to batches."""
+"""From items to batches, over all fields that a batch has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import groupby
+from typing import Any
 
+from torch import Tensor
 from torch.utils.data import default_collate
 
-from seglab.data.items import Item
-from seglab.errors import ConfigError
+from seglab.data.targets import Item
+from seglab.errors import ConfigError, DataError
 from seglab.types import Batch
+
+TENSORS = tuple(f.name for f in fields(Batch) if f.name != "names")
+"""Fields of a batch that are stacked from the items' fields of the same name."""
 
 
 def stack(items: Sequence[Item]) -> Batch:
-    """One batch of items of one size; ConfigError where sizes differ."""
+    """One batch of items of one size; a field that no item has is None.
+
+    Raises:
+        ConfigError: images of different sizes.
+        DataError: some of the items have a target that others lack.
+    """
     sizes = {tuple(item.image.shape[-2:]) for item in items}
     if len(sizes) > 1:
         raise ConfigError(
             f"images of different sizes in one batch: {sorted(sizes)} (height, width) — training needs one size"
             " — set augment.crop=[H,W]"
         )
-    labels = [item.label for item in items if item.label is not None]
+    columns = {name: column(items, name) for name in TENSORS}
     # In a worker, default_collate stacks straight into shared memory, where torch.stack would copy once more.
-    return Batch(
-        image=default_collate([item.image for item in items]),
-        label=default_collate(labels) if labels else None,
-        names=tuple(item.name for item in items),
-    )
+    stacked: dict[str, Any] = {name: default_collate(values) for name, values in columns.items() if values}
+    return Batch(names=tuple(item.name for item in items), **stacked)
+
+
+def column(items: Sequence[Item], field: str) -> list[Tensor]:
+    """One field of all items; empty where none of them has it."""
+    values = [getattr(item, field) for item in items]
+    there = [value for value in values if value is not None]
+    if there and len(there) < len(items):
+        without = next(item.name for item, value in zip(items, values, strict=True) if value is None)
+        raise DataError(
+            f"{without}: no {field}, which others of its batch have — expected in all items or in none"
+            " — complete the data set, or choose other data.splits"
+        )
+    return there
 
 
 def group(items: Sequence[Item]) -> list[Batch]:
-    """Batches of neighbouring items of one size, in order: images of any size can be evaluated without padding."""
-    return [stack(list(run)) for _, run in groupby(items, key=lambda item: (item.image.shape, item.label is None))]
+    """Batches of neighbouring items alike in the shapes of all fields, in order: no image is padded to be evaluated."""
+    return [stack(list(run)) for _, run in groupby(items, key=shapes)]
+
+
+def shapes(item: Item) -> tuple[Any, ...]:
+    """The shape of every field of an item; None where it has none."""
+    values = (getattr(item, name) for name in TENSORS)
+    return tuple(None if value is None else value.shape for value in values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -41,6 +41,7 @@ class DataModule(L.LightningDataModule):
         splits: official split, or list of splits, of ``train``, ``val`` and ``test``. ``test`` may be null (no test) or
             ``auto``: the dataset's split ``test`` where it has one, else no test.
         augment: augmentation and normalisation.
+        needs: targets that the task learns from and is scored by.
         batch_size: items per process and training batch.
         eval_batch_size: items per process in evaluation; those of one size go through the network together.
         num_workers: loader processes; None takes the cores divided by the training processes, at most 8.
@@ -68,6 +69,7 @@ class DataModule(L.LightningDataModule):
         persistent_workers: bool = True,
         pin_memory: bool = True,
         prefetch_factor: int = 4,
+        needs: Collection[str] = ("label",),
     ) -> None:
         super().__init__()
         if set(splits) != set(ROLES):
@@ -80,6 +82,12 @@ class DataModule(L.LightningDataModule):
         one_of("data.on_corrupt", on_corrupt, ("raise", "skip"))
         self.source = dataset(root=root)
         self.source.allow_unlabelled = allow_unlabelled
+        self.needs = tuple(needs)
+        if lacking := [name for name in self.needs if name not in self.source.gives]:
+            raise ConfigError(
+                f"{self.spec.name} gives {', '.join(sorted(self.source.gives))}; the task needs {', '.join(lacking)}"
+                " — choose another data= or task="
+            )
         self.splits = {role: named(role, given, self.source.splits) for role, given in splits.items()}
         self.augment = augment
         self.batch_size = batch_size
@@ -162,13 +170,13 @@ class DataModule(L.LightningDataModule):
         if self.trainer:  # restored from a checkpoint by now; 0 in a fresh run
             self.start_step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         sampler = StreamSampler(len(items), self.batch_size, self.seed, rank, world_size, lambda: self.start_step)
-        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt)
+        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt, self.needs)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=stack, **self._loading())
 
     def probe(self) -> Batch:
         """The first training items as they are augmented, the same in every process: one batch of at most two."""
         items = self.items("train")
-        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt)
+        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt, self.needs)
         return group([dataset[0, index] for index in range(min(2, len(items)))])[0]
 
     def val_dataloader(self) -> DataLoader[Item]:

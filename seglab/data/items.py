@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
+from seglab.data import targets
 from seglab.data.augment import Augment
 from seglab.data.source import Sample, Source
+from seglab.data.targets import Item
 from seglab.errors import DataError
 
 _log = logging.getLogger(__name__)
-
-
-class Item(NamedTuple):
-    """One image ready for the network."""
-
-    image: Tensor
-    """[3, H, W] float32, normalised RGB."""
-    label: Tensor | None
-    """[H, W] int64."""
-    name: str
 
 
 class Items:
@@ -51,17 +41,26 @@ class TrainItems(Dataset[Item]):
     """Augmented items, addressed by (epoch, index): the same key gives the same pixels in any worker.
 
     Args:
+        needs: targets that every item must have.
         on_corrupt: ``raise``, or ``skip`` to put the next readable item in the place of one that cannot be read, until
             more than one in a thousand items is found to be so.
     """
 
     TOLERATED = 0.001
 
-    def __init__(self, items: Items, augment: Augment, seed: int, on_corrupt: str = "raise") -> None:
+    def __init__(
+        self,
+        items: Items,
+        augment: Augment,
+        seed: int,
+        on_corrupt: str = "raise",
+        needs: Collection[str] = ("label",),
+    ) -> None:
         self.items = items
         self.augment = augment
         self.seed = seed
         self.on_corrupt = on_corrupt
+        self.needs = tuple(needs)
         # In shared memory, so that all workers count together and the main process can tell.
         self.corrupt = torch.zeros(len(items), dtype=torch.bool).share_memory_()
 
@@ -71,10 +70,12 @@ class TrainItems(Dataset[Item]):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         sample = self._read(index)
-        if sample.label is None:
-            raise DataError(f"{sample.name}: a split without labels cannot be trained on — change data.splits.train")
-        image, label = self.augment(sample.image, sample.label, (self.seed, epoch, index))
-        return Item(image, label, sample.name)
+        if missing := [name for name in self.needs if getattr(sample, name) is None]:
+            raise DataError(
+                f"{sample.name}: no {missing[0]}, which the task learns from — expected a split in which every image"
+                " has one — change data.splits.train"
+            )
+        return self.augment(sample, (self.seed, epoch, index))
 
     def _read(self, index: int) -> Sample:
         if self.on_corrupt == "raise":
@@ -111,5 +112,5 @@ class EvalItems(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         sample = self.items.read(index)
-        label = None if sample.label is None else torch.from_numpy(sample.label).long()
-        return Item(self.augment.normalise(sample.image), label, sample.name)
+        made = targets.tensors(targets.given(sample))
+        return Item(image=self.augment.normalise(sample.image), name=sample.name, **made)

@@ -22,15 +22,17 @@ from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sample:
-    """One image with its label, as stored: nothing resized, nothing normalised."""
+    """One image with its targets, as stored: nothing resized, nothing normalised. What it does not have is None."""
 
     image: np.ndarray
     """[H, W, 3] uint8 RGB; may be read-only."""
-    label: np.ndarray | None
-    """[H, W] uint8 train ids, ``IGNORE`` where void; None where the split has no labels."""
     name: str
+    label: np.ndarray | None = None
+    """[H, W] uint8 train ids, ``IGNORE`` where void."""
+    category: int | None = None
+    """Class of the whole image."""
 
 
 class Source(ABC):
@@ -41,6 +43,8 @@ class Source(ABC):
 
     spec: DatasetSpec
     splits: tuple[str, ...]
+    gives: ClassVar[frozenset[str]] = frozenset({"label"})
+    """The targets (see :mod:`seglab.data.targets`) of its samples, apart from splits that were published without."""
     allow_unlabelled: bool = False
     """Whether an image without a label is left out instead of refused (set by the DataModule)."""
 
@@ -156,9 +160,13 @@ class FileSource(Source):
         key = (split, self.allow_unlabelled)
         if key not in self._pairs:
             pairs = self.listing(split).pairs
-            drop = self.allow_unlabelled and split not in self.unlabelled
+            drop = self.allow_unlabelled and self.labelled(split)
             self._pairs[key] = [pair for pair in pairs if pair.label is not None] if drop else pairs
         return self._pairs[key]
+
+    def labelled(self, split: str) -> bool:
+        """Whether the images of ``split`` have label maps."""
+        return "label" in self.gives and split not in self.unlabelled
 
     def names(self, split: str) -> list[str]:
         """Image paths below the root, without suffix."""
@@ -168,13 +176,13 @@ class FileSource(Source):
         """Image and label of one item; DataError if either is unreadable, their sizes differ or an id has no class."""
         pair = self.pairs(split)[index]
         image = io.read_image(self.path(pair.image), self.max_pixels, self.exif)
-        if split in self.unlabelled:
-            return Sample(image, None, pair.name)
+        if not self.labelled(split):
+            return Sample(image=image, name=pair.name)
         if pair.label is None:
             raise DataError(f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true")
         stored = self.read_stored(pair)
         self.same_size(pair, image.shape[:2], stored.shape)
-        return Sample(image, self.table(stored, self.path(pair.label)), pair.name)
+        return Sample(image=image, label=self.table(stored, self.path(pair.label)), name=pair.name)
 
     def read_stored(self, pair: Pair) -> np.ndarray:
         """[H, W] ids of a pair's label as stored."""

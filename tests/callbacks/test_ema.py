@@ -51,12 +51,12 @@ def test_what_is_tested_afterwards_is_the_average_even_when_nothing_was_left_to_
     _, trained = fit(tmp_path, EMA(0.9))
     last = tmp_path / "checkpoints/last.ckpt"
     average = torch.load(last, weights_only=True)["state_dict"]["task.model.backbone.0.weight"]
-    assert torch.equal(trained.model[0].weight, average)
+    assert torch.equal(trained.task.model.backbone[0].weight, average)
     trainer, resumed = fit(tmp_path, EMA(0.9), resume=last)
-    assert torch.equal(resumed.model[0].weight, average)
+    assert torch.equal(resumed.task.model.backbone[0].weight, average)
     resumed.test_step = resumed.validation_step
     trainer.test(resumed, [[]], ckpt_path=str(last), weights_only=True, verbose=False)
-    assert torch.equal(resumed.model[0].weight, average)
+    assert torch.equal(resumed.task.model.backbone[0].weight, average)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

@@ -80,7 +80,7 @@ def test_skipping_leaves_the_step_out_with_its_running_statistics(fit, toy, tmp_
     assert trainer.global_step == 8
     assert all(t.isfinite().all() for t in module.state_dict().values())
     _, without = fit(tmp_path / "clean", module=toy())
-    assert not torch.equal(module.task.model.backbone[0].weight, without.model[0].weight)
+    assert not torch.equal(module.task.model.backbone[0].weight, without.task.model.backbone[0].weight)
     assert int(module.task.model.backbone[1].num_batches_tracked) in (7, 8)
 
 

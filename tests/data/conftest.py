@@ -16,17 +16,17 @@ HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "data"
 
 
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("miniatures", HERE / "miniatures.py")
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["miniatures"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-MINIATURES = _load()
+MINIATURES = _load("miniatures", HERE / "miniatures.py")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -39,6 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def mini() -> ModuleType:
     """The generator: ``mini.camvid(root)``, ``mini.image(path)``, ``mini.label(path, ids)``."""
     return MINIATURES
+
+
+@pytest.fixture(scope="session")
+def cifar10_miniature() -> ModuleType:
+    """The script that writes CIFAR-10 in miniature: ``cifar10_miniature.write(folder, per_class, layout)``."""
+    return _load("cifar10_miniature", HERE.parents[1] / "scripts" / "cifar10_miniature.py")
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import albumentations as A
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from seglab.data.augment import (
     is_diverse,
     keep_ratio_size,
 )
+from seglab.data.source import Sample
 from seglab.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -141,6 +144,14 @@ def test_colours_are_distorted_step_by_step_with_truncation():
     assert 60 < sum(params["contrast_first"] for params in drawn) < 140
 
 
+def augmented(augment, image, label, key):
+    """Image and label of an augmented sample."""
+    item = augment(Sample(image=image, label=label, name="a"), key)
+    assert item.name == "a"
+    assert item.category is None
+    return item.image, item.label
+
+
 def standard(**options):
     return Augment(**{"crop": (32, 48), "photometric": PhotoMetricDistortion(), **options})
 
@@ -149,12 +160,12 @@ def test_the_result_is_a_function_of_seed_epoch_and_index():
     image, label = scene()
     key = (1, 2, 3)
     augment, another = standard(), standard()
-    first = augment(image, label, key)
-    augment(image, label, (9, 9, 9))
-    for again in (augment(image, label, key), another(image, label, key)):
+    first = augmented(augment, image, label, key)
+    augmented(augment, image, label, (9, 9, 9))
+    for again in (augmented(augment, image, label, key), augmented(another, image, label, key)):
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     for other in ((2, 2, 3), (1, 3, 3), (1, 2, 4)):
-        assert not torch.equal(first[0], augment(image, label, other)[0])
+        assert not torch.equal(first[0], augmented(augment, image, label, other)[0])
 
 
 def test_the_steps_do_not_share_their_random_numbers():
@@ -163,7 +174,7 @@ def test_the_steps_do_not_share_their_random_numbers():
     plain = Augment(crop=None, flip=0.5)
     pairs = []
     for i in range(300):
-        out = plain(image, label, (0, 0, i))[1]
+        out = augmented(plain, image, label, (0, 0, i))[1]
         unflipped = cv2.resize(label, (out.shape[1], out.shape[0]), interpolation=cv2.INTER_NEAREST)
         pairs.append((out.shape[0], not np.array_equal(out.numpy(), unflipped)))
     sizes, flips = np.array(pairs, float).T
@@ -173,7 +184,7 @@ def test_the_steps_do_not_share_their_random_numbers():
 
 def test_padding_is_the_mean_colour_and_void():
     image, label = scene(20, 30)
-    out, target = Augment(crop=(32, 48), ratio=None, flip=0)(image, label, (0, 0, 0))
+    out, target = augmented(Augment(crop=(32, 48), ratio=None, flip=0), image, label, (0, 0, 0))
     assert out.shape == (3, 32, 48)
     assert target.dtype == torch.int64
     assert torch.equal(target[:20, :30], torch.from_numpy(label).long())
@@ -197,7 +208,7 @@ def test_inputs_are_not_written_to():
     before = image.copy(), label.copy()
     image.flags.writeable = label.flags.writeable = False
     for i in range(20):
-        standard()(image, label, (0, 0, i))
+        augmented(standard(), image, label, (0, 0, i))
     assert np.array_equal(image, before[0])
     assert np.array_equal(label, before[1])
 
@@ -207,11 +218,11 @@ def test_extra_transforms_of_albumentations_join_in():
     extra = standard(
         extra=[A.GaussNoise(p=1.0), A.VerticalFlip(p=1.0)], ratio=None, flip=0, cat_max_ratio=1.0, photometric=None
     )
-    out, target = extra(image[:32, :48], label[:32, :48], (0, 0, 0))
+    out, target = augmented(extra, image[:32, :48], label[:32, :48], (0, 0, 0))
     assert torch.equal(target, torch.from_numpy(label[:32, :48][::-1].copy()).long())
-    assert torch.equal(out, extra(image[:32, :48], label[:32, :48], (0, 0, 0))[0])
+    assert torch.equal(out, augmented(extra, image[:32, :48], label[:32, :48], (0, 0, 0))[0])
     with pytest.raises(ConfigError, match="augment.extra"):
-        standard(extra=[A.Resize(99, 99)])(image, label, (0, 0, 0))
+        augmented(standard(extra=[A.Resize(99, 99)]), image, label, (0, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +240,7 @@ def test_an_image_one_pixel_wide_is_augmented_like_any_other(size, long_short):
     label = RNG.integers(0, 3, size, dtype=np.uint8)
     augment = Augment(crop=(16, 24), long_short=long_short, photometric=PhotoMetricDistortion())
     for epoch in range(8):
-        out, target = augment(image, label, (0, epoch, 0))
+        out, target = augmented(augment, image, label, (0, epoch, 0))
         assert out.shape == (3, 16, 24)
         assert target.shape == (16, 24)
         assert set(target.unique().tolist()) - {255} <= set(np.unique(label).tolist())
@@ -239,3 +250,39 @@ def test_an_image_one_pixel_wide_is_augmented_like_any_other(size, long_short):
 def test_one_pixel_is_not_resized_to_none():
     step = RandomResize(None, (0.01, 0.01))
     assert step(image=np.zeros((40, 40, 3), np.uint8), mask=np.zeros((40, 40), np.uint8))["mask"].shape == (1, 1)
+
+
+DRAWN = [[25, 39, 5, 19], [6, 28, 9, 32], [24, 7, 16, 33]]
+DISTORTED = {"brightness": 2.83067, "contrast": 1.10392, "contrast_first": False, "saturation": 0.513168, "hue": None}
+
+
+def test_the_random_numbers_of_an_item_are_those_of_before():
+    """Recorded with the first version: another order of draws would silently change every published run."""
+    rows, columns = np.mgrid[:40, :60]
+    image, drawn = np.dstack([rows, columns, rows]).astype(np.uint8), []
+    augment = Augment(crop=(20, 20), ratio=(0.8, 1.4), cat_max_ratio=0.4)
+    for epoch in range(3):
+        _, columns_seen = augmented(augment, image, columns.astype(np.uint8), (7, epoch, 11))
+        _, rows_seen = augmented(augment, image, rows.astype(np.uint8), (7, epoch, 11))
+        drawn.append([*columns_seen[0, [0, -1]].tolist(), *rows_seen[[0, -1], 0].tolist()])
+    assert drawn == DRAWN
+    step = PhotoMetricDistortion()
+    step.set_random_state(np.random.default_rng(3), random.Random(3))
+    found = {key: value and round(float(value), 6) for key, value in step.get_params().items()}
+    assert found == DISTORTED
+
+
+def test_without_a_label_map_the_first_window_is_taken_and_the_class_stays():
+    image, label = scene()
+    flat = np.zeros_like(label)  # no window is diverse: with a label, ten are drawn again
+    augment = standard(cat_max_ratio=0.5, crop=(16, 16), extra=[A.VerticalFlip(p=0.5)])
+    sample = Sample(image=image, category=3, name="a")
+    item, again = augment(sample, (0, 0, 1)), augment(sample, (0, 0, 1))
+    assert torch.equal(item.image, again.image)
+    assert item.image.shape == (3, 16, 16)
+    assert (item.category.dtype, item.category.shape, item.category.item()) == (torch.int64, (), 3)
+    assert item.label is None
+    both = augment(Sample(image=image, category=3, label=flat, name="a"), (0, 0, 1))
+    assert both.category == 3
+    assert both.label.shape == (16, 16)
+    assert not torch.equal(both.image, item.image)

@@ -304,3 +304,23 @@ def test_a_split_that_is_only_evaluated_may_lack_classes(tmp_path):
     check.run(source, "train", "full")  # nothing is wrong with the files
     with pytest.raises(DataError, match="nothing but class background"):
         check.classes(source, ["train"])
+
+
+class Photographs(CamVid):
+    """Images whose data set gives something else than label maps."""
+
+    gives = frozenset({"category"})
+    official = ()
+
+
+def test_labels_are_checked_only_where_the_data_set_gives_them(root, caplog):
+    for path in (root / "train" / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="no label"):
+        check.run(CamVid(root), "train", "names")
+    source = Photographs(root)
+    for level in check.LEVELS:
+        check.run(source, "train", level)
+    check.classes(source, ["train"])
+    assert source.read("train", 0).label is None
+    assert not caplog.records

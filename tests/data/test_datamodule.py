@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pkgutil
+from dataclasses import fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,8 +15,9 @@ from hydra.utils import instantiate
 
 from seglab.data import DataModule
 from seglab.data.augment import Augment, PhotoMetricDistortion
-from seglab.data.datasets import CamVid
+from seglab.data.datasets import CIFAR10, CamVid
 from seglab.errors import ConfigError, DataError
+from seglab.types import Batch
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -43,11 +46,10 @@ def batches(module: DataModule, count: int) -> list:
 
 
 def same(first, second) -> bool:
-    return (
-        first.names == second.names
-        and torch.equal(first.image, second.image)
-        and torch.equal(first.label, second.label)
-    )
+    def equal(a, b) -> bool:
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+    return all(equal(getattr(first, f.name), getattr(second, f.name)) for f in fields(Batch))
 
 
 def test_training_batches_are_normalised_crops_with_train_ids(data):
@@ -138,7 +140,7 @@ def test_a_split_without_labels_gives_images_only(data, mini, tmp_path):
     module = data(dataset=made.dataset, root=made.root, splits={**SPLITS, "train": "test"})
     groups = list(module.test_dataloader())
     assert groups[0][0].label is None
-    with pytest.raises(DataError, match="without labels cannot be trained on"):
+    with pytest.raises(DataError, match=r"no label, which the task learns from.*data\.splits\.train"):
         batches(module, 1)
 
 
@@ -283,20 +285,25 @@ def files(group: str) -> list[str]:
 
 
 def test_every_dataset_of_conf_has_a_miniature(mini):
-    assert set(files("data")) - {"scenes"} == set(mini.ALL), "scenes are drawn; the others are written by miniatures.py"
+    elsewhere = {"scenes", "cifar10"}
+    assert set(files("data")) - elsewhere == set(mini.ALL), "scenes are drawn, CIFAR-10's are written by its script"
+
+
+def configured(name: str, augment: str, root: Path, *overrides: str, **options) -> DataModule:
+    """The DataModule of two options of conf, for a task that needs what the data set gives."""
+    given = [f"data={name}", f"augment={augment}", f"data.root='{root}'", "data.num_workers=0", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=["run_dir=.", *given])
+    pipeline = instantiate(config.augment, _convert_="all")
+    target = pkgutil.resolve_name(config.data.dataset._target_)
+    needs = sorted(target.gives)
+    return instantiate({**config.data, "_partial_": True}, _convert_="all")(augment=pipeline, seed=0, needs=needs)
 
 
 @pytest.mark.parametrize("augment", files("augment"))
 def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, tmp_path):
     made = mini.ALL[each](tmp_path)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(f"data/{each}", overrides=["+data.seed=0", "data.num_workers=0", "data.batch_size=2"])
-        pipeline = compose(f"augment/{augment}").augment
-    config.data.root = str(made.root)
-    pipeline.merge_with({**config.augment, "crop": [8, 10]})
-    module = instantiate({**config.data, "_partial_": True}, _convert_="all")(
-        augment=instantiate(pipeline, _convert_="all")
-    )
+    module = configured(each, augment, made.root, "data.batch_size=2", "augment.crop=[8,10]")
     assert isinstance(module, DataModule)
     for stage in ("fit", "test"):
         module.setup(stage)
@@ -305,6 +312,34 @@ def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, t
     (first, *_) = module.test_dataloader()
     assert first[0].image.shape == (1, 3, mini.HEIGHT, mini.WIDTH)
     assert np.array_equal(first[0].label[0], mini.stripes(made.train))
+
+
+@pytest.mark.parametrize("augment", files("augment"))
+@pytest.mark.parametrize("layout", ["py", "bin"])
+def test_cifar10_of_conf_gives_whole_images_with_their_classes(augment, layout, cifar10_miniature, tmp_path):
+    cifar10_miniature.write(tmp_path, per_class=5, layout=layout)
+    module = configured("cifar10", augment, tmp_path, "data.batch_size=16")
+    for stage in ("fit", "test"):
+        module.setup(stage)
+    first, second = batches(module, 2)
+    for batch in (first, second):
+        assert batch.image.shape == (16, 3, 32, 32)
+        assert (batch.category.shape, batch.category.dtype, batch.label) == ((16,), torch.int64, None)
+    assert same(first, batches(configured("cifar10", augment, tmp_path, "data.batch_size=16"), 1)[0])
+    ((tested,),) = list(module.test_dataloader())
+    assert tested.image.shape == (10, 3, 32, 32)
+    assert sorted(tested.category.tolist()) == list(range(10))
+
+
+def test_a_data_set_without_what_the_task_needs_is_refused(data, cifar10_miniature, tmp_path):
+    cifar10_miniature.write(tmp_path, per_class=1)
+    splits = {"train": "train", "val": "test", "test": None}
+    options = {"dataset": CIFAR10, "root": tmp_path, "splits": splits}
+    with pytest.raises(ConfigError, match=r"cifar10 gives category; the task needs label — choose another data= or"):
+        data(**options)
+    with pytest.raises(ConfigError, match="camvid gives label; the task needs category"):
+        data(needs=("label", "category"))
+    assert batches(data(**options, needs=("category",)), 1)[0].category is not None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""One file per dataset: its facts as class attributes, and the rule that lists its pairs."""
+"""One file per dataset: its facts as class attributes, and the rule that lists its items."""
 
 from seglab.data.datasets.ade20k import ADE20K
 from seglab.data.datasets.camvid import CamVid
+from seglab.data.datasets.cifar10 import CIFAR10
 from seglab.data.datasets.cityscapes import Cityscapes
 from seglab.data.datasets.coco_stuff import CocoStuff10k, CocoStuff164k
 from seglab.data.datasets.folder import Folder
@@ -9,6 +10,7 @@ from seglab.data.datasets.pascal_context import PascalContext59, PascalContext60
 
 __all__ = [
     "ADE20K",
+    "CIFAR10",
     "CamVid",
     "Cityscapes",
     "CocoStuff10k",

@@ -58,7 +58,7 @@ class Scenes(Source):
     def read(self, split: str, index: int) -> Sample:
         """Scene ``index`` at time 0."""
         frame = self.frame(split, index)
-        return Sample(frame.image, frame.label, f"{split}/{index:06d}")
+        return Sample(image=frame.image, label=frame.label, name=f"{split}/{index:06d}")
 
     def scene(self, split: str, index: int) -> Scene:
         """The scene itself; IndexError beyond the split's length."""

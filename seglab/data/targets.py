@@ -1,0 +1,80 @@
+"""What an item may have beside its image, and how each of these targets is treated: the one table that all code reads.
+
+A target is a field of the same name in :class:`~seglab.data.source.Sample`, :class:`Item` and
+:class:`~seglab.types.Batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seglab.types import IGNORE
+
+if TYPE_CHECKING:
+    from seglab.data.source import Sample
+
+
+@dataclass(frozen=True)
+class Target:
+    """How a target is treated.
+
+    A map [H, W] has one value per pixel: it is resized (nearest neighbour), cropped and flipped with the image. A value
+    of the whole image is touched by no geometry.
+    """
+
+    fill: int | None
+    """Value of pixels that padding adds to a map; None: this target is no map."""
+    dtype: type[np.generic]
+    """In an item; a sample may store it in fewer bits."""
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it has one value per pixel."""
+        return self.fill is not None
+
+
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {
+        "label": Target(fill=IGNORE, dtype=np.int64),
+        "category": Target(fill=None, dtype=np.int64),
+    }
+)
+
+
+@dataclass(kw_only=True)
+class Item:
+    """One image ready for the network, with whatever targets it has."""
+
+    image: Tensor
+    """[3, H, W] float32, normalised RGB."""
+    name: str
+    label: Tensor | None = None
+    """[H, W] int64 train ids, ``IGNORE`` where void."""
+    category: Tensor | None = None
+    """[] int64 class of the whole image."""
+
+
+def given(sample: Sample) -> dict[str, Any]:
+    """The targets that a sample has, by name, as stored."""
+    values = {name: getattr(sample, name) for name in TARGETS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Targets as an item has them: copies, in the table's dtype."""
+    return {name: torch.from_numpy(np.array(value, TARGETS[name].dtype)) for name, value in values.items()}
+
+
+def padded(name: str, values: np.ndarray, height: int, width: int) -> Tensor:
+    """A map [h, w] at the top left of [height, width], its fill value around it."""
+    target = TARGETS[name]
+    out = np.full((height, width), target.fill, target.dtype)
+    out[: values.shape[0], : values.shape[1]] = values
+    return torch.from_numpy(out)
