@@ -230,6 +230,29 @@ def build_criterion(cfg: Config) -> Criterion:
     return Criterion({name: instantiate(node, f"loss.{name}") for name, node in terms.items()})
 
 
+def evaluated_terms(nodes: Config, where: str | None) -> dict[str, Any]:
+    """A file's nodes of loss terms that an evaluation computes: all but those that are for training only.
+
+    Args:
+        where: the file, whose terms may be seglab's alone; None: a file that is trusted.
+
+    Raises:
+        CheckpointError: a term that is none of seglab's.
+    """
+    found = {}
+    for name, node in nodes.items():
+        if node is None:
+            continue
+        if where is not None:
+            trust.check({"loss": {"_target_": node["_target_"]}}, ["loss"], where)
+        if getattr(pkgutil.resolve_name(node["_target_"]), "training_only", False):
+            continue
+        if where is not None:
+            trust.check({"loss": node}, ["loss"], where)
+        found[name] = node
+    return found
+
+
 def build_metrics(cfg: Config, num_classes: int) -> dict[str, Any]:
     """The named metrics, each told the number of classes."""
     return {

@@ -129,14 +129,19 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
 
 
 def embed(
-    checkpoint: dict[str, Any], config: Mapping[str, Any], spec: DatasetSpec, training_parts: Sequence[str]
+    checkpoint: dict[str, Any],
+    config: Mapping[str, Any],
+    spec: DatasetSpec,
+    training_parts: Sequence[str],
+    frozen: Mapping[str, str] | None = None,
 ) -> None:
     """Add to a checkpoint what is needed to open it alone.
 
     Args:
         training_parts: those of the network that are not deployed (:class:`seglab.tasks.base.Task`).
+        frozen: checksums of the networks that it was taught by, which are not stored, by their keys.
     """
-    checkpoint[KEY] = record(config, spec, training_parts)
+    checkpoint[KEY] = {**record(config, spec, training_parts), "frozen": dict(frozen or {})}
 
 
 def record(config: Mapping[str, Any], spec: DatasetSpec, training_parts: Sequence[str]) -> dict[str, Any]:

@@ -123,12 +123,12 @@ def criterion_of(tensors: Mapping[str, Tensor], description: checkpoint.Descript
         CheckpointError: a term that this seglab does not have.
     """
     config = description.config
-    if not trusted:
-        trust.check(config, ["loss"], str(description.path))
+    with of_file(description):
+        terms = build.evaluated_terms(config["loss"], None if trusted else str(description.path))
     named = config.get("heads") or {}
     lacking = [head for head in named if not any(name.startswith(f"heads.{head}.") for name in tensors)]
     with of_file(description):
-        return build.build_criterion(config).without(lacking)
+        return build.build_criterion({"loss": terms}).without(lacking)
 
 
 def predictor(options: Mapping[str, Any]) -> Predictor:

@@ -99,4 +99,4 @@ class TrainingModule(L.LightningModule):
         return self.optimisation(self.task.model, int(self.trainer.estimated_stepping_batches))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoints.embed(checkpoint, self.config, self.task.spec, self.task.TRAINING_PARTS)
+        checkpoints.embed(checkpoint, self.config, self.task.spec, self.task.TRAINING_PARTS, self.task.frozen())

@@ -62,7 +62,8 @@ def start(config: Mapping[str, Any], run_dir: Path, module: Any, trainer: Any) -
             )
         return None
     averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
-    check(path, module.config, module.task.spec, module.task.model, averages, config["allow_nonfinite"])
+    task, allowed = module.task, config["allow_nonfinite"]
+    check(path, module.config, task.spec, task.model, averages, allowed, task.frozen())
     if trainer.is_global_zero:
         adopt(path, run_dir)
     return str(path)
@@ -131,20 +132,35 @@ def read(path: str | Path, allow_nonfinite: bool = False) -> tuple[dict[str, Any
 
 
 def check(
-    path: Path, config: Mapping[str, Any], spec: DatasetSpec, model: nn.Module, averages: bool, allow_nonfinite: bool
+    path: Path,
+    config: Mapping[str, Any],
+    spec: DatasetSpec,
+    model: nn.Module,
+    averages: bool,
+    allow_nonfinite: bool,
+    frozen: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What a resumed run changes, one line each, which are also logged.
 
     Args:
         model: the network to go on with.
         averages: whether weights are averaged from here on.
+        frozen: checksums of the networks that loss terms learn from, by their keys.
 
     Raises:
         CheckpointError: unreadable, damaged, or of another run.
     """
     content, old = read(path, allow_nonfinite)
-    lines = compare(old, config, spec)
     instead = f"init_from={path} starts a new run from its weights"
+    before = content[checkpoint.KEY].get("frozen") or {}
+    for key, found in (frozen or {}).items():
+        if before.get(key, found) != found:
+            raise CheckpointError(
+                f"{path} was taught by another network: the weights behind {key}.path are not those that it learnt "
+                f"from (the checksum differs) — set it back; {instead}"
+            )
+    # Of a network that only teaches the weights count, not the place of the file.
+    lines = compare(old, config, spec, tuple(f"{key}.path" for key in frozen or {}))
     if ("averaging_state" in content) != averages:
         before, now = ("with", "without") if "averaging_state" in content else ("without", "with")
         raise CheckpointError(
@@ -162,8 +178,8 @@ def check(
     return lines
 
 
-def compare(old: Description, config: Mapping[str, Any], spec: DatasetSpec) -> list[str]:
-    """The lines of :func:`check` that follow from the configurations.
+def compare(old: Description, config: Mapping[str, Any], spec: DatasetSpec, silent: tuple[str, ...] = ()) -> list[str]:
+    """The lines of :func:`check` that follow from the configurations; ``silent`` keys may change without a word.
 
     Raises:
         CheckpointError: other classes, network, data, losses or optimisation: that is another run.
@@ -180,7 +196,7 @@ def compare(old: Description, config: Mapping[str, Any], spec: DatasetSpec) -> l
     for key, before, after in difference(old.config, new):
         if within(key, allowed):
             lines.append(f"{key}: {before!r} -> {after!r}")
-        elif not within(key, SILENT):
+        elif not within(key, SILENT + silent):
             refused.append(f"{key}: {before!r} -> {after!r}")
     if refused:
         raise CheckpointError(

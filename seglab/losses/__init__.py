@@ -6,8 +6,10 @@ from seglab.losses.cross_entropy import CrossEntropy
 from seglab.losses.dice import Dice
 from seglab.losses.distillation import Distillation
 from seglab.losses.focal import Focal
+from seglab.losses.frozen import Frozen
 from seglab.losses.lovasz import Lovasz
 from seglab.losses.prototypes import PrototypeDistribution, Relation
+from seglab.losses.teacher import TeacherDistillation
 
 __all__ = [
     "CategoryCrossEntropy",
@@ -16,9 +18,11 @@ __all__ = [
     "Dice",
     "Distillation",
     "Focal",
+    "Frozen",
     "Losses",
     "Lovasz",
     "PrototypeDistribution",
     "Relation",
+    "TeacherDistillation",
     "Term",
 ]

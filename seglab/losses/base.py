@@ -7,13 +7,14 @@ A term whose weight is 0 is dropped when the criterion is made: neither it nor a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from seglab.errors import ConfigError
+from seglab.losses.frozen import Frozen
 from seglab.types import Batch, Output, is_of
 
 Weight = float | Callable[[int], float]
@@ -32,6 +33,9 @@ class Term(nn.Module):
         ConfigError: weight negative or not finite.
     """
 
+    training_only: ClassVar[bool] = False
+    """Whether it is left out of the losses of an evaluation."""
+
     def __init__(self, branches: Iterable[str] | Mapping[str, int | None], weight: Weight = 1.0) -> None:
         super().__init__()
         if not callable(weight) and not (math.isfinite(weight) and weight >= 0):
@@ -47,6 +51,10 @@ class Term(nn.Module):
     def active(self) -> bool:
         return callable(self.weight) or self.weight != 0
 
+    def frozen(self) -> dict[str, Frozen]:
+        """The networks that it learns from, by the attributes that hold them."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Frozen)}
+
     def read(self, output: Output, branch: str) -> Tensor:
         """A branch of the output.
 
@@ -60,6 +68,10 @@ class Term(nn.Module):
                 "computes it and a batch with labels; switch on what makes it, or remove the loss term (~loss.<name>)"
             )
         return value
+
+    def idle(self, output: Output) -> Tensor:
+        """0 with a graph to what it reads, for a step at which its schedule is 0: no parameter drops out of DDP's."""
+        return torch.stack([0 * self.read(output, branch).float().mean() for branch in self.branches]).sum()
 
     def labels(self, batch: Batch) -> Tensor:
         """The labels of a batch, [B, H, W].
@@ -103,6 +115,15 @@ class Criterion(nn.Module):
     def branches(self) -> frozenset[str]:
         """The branches of the output that the active terms read."""
         return frozenset(branch for _, term in self.named() for branch in term.branches)
+
+    def of_evaluation(self) -> list[str]:
+        """The names of the terms that are computed in an evaluation, too."""
+        return [name for name, term in self.named() if not term.training_only]
+
+    def frozen(self) -> dict[str, Frozen]:
+        """The networks that the terms learn from, by ``loss.TERM.ATTRIBUTE``."""
+        named = self.named()
+        return {f"loss.{name}.{key}": net for name, term in named for key, net in term.frozen().items()}
 
     def wanted_of(self, head: str, num_classes: int) -> dict[str, int]:
         """The branches of a head that the active terms read, each with the channels that they want of it.
@@ -148,7 +169,12 @@ class Criterion(nn.Module):
                         "decoder or head (heads=) that has it"
                     )
 
-    def forward(self, output: Output, batch: Batch, step: int = 0) -> Losses:
-        values = {name: term(output, batch) for name, term in self.named()}
-        total = torch.stack([term.weight_at(step) * values[name] for name, term in self.named()]).sum()
+    def forward(self, output: Output, batch: Batch, step: int = 0, names: Collection[str] | None = None) -> Losses:
+        """The terms of those names; None: all of them."""
+        named = [(name, term) for name, term in self.named() if names is None or name in names]
+        weights = {name: term.weight_at(step) for name, term in named}
+        values = {name: term(output, batch) if weights[name] else term.idle(output) for name, term in named}
+        if not values:
+            return Losses(output.logits.new_zeros((), dtype=torch.float32), {})
+        total = torch.stack([weights[name] * values[name] for name in values]).sum()
         return Losses(total, {name: value.detach() for name, value in values.items()})

@@ -96,9 +96,10 @@ def measure_networks(
             if not trusted:
                 trust.check(config, ["task"], run.folder.name)
                 kind = build.task_class(config)
-                built = (*kind.PARTS, *kind.TRAINING_PARTS, "loss", "metrics", "evaluation")
+                built = (*kind.PARTS, *kind.TRAINING_PARTS, "metrics", "evaluation")
                 trust.check(config, built, run.folder.name)
-            config = {**trust.without_weights(config), "optim": None}
+            terms = build.evaluated_terms(config["loss"], None if trusted else run.folder.name)
+            config = {**trust.without_weights(config), "loss": terms, "optim": None}
             modules[key] = timing.build_configured(config, classes).to(place)
         except CheckpointError as error:
             said = str(error).split(": not built")[0]

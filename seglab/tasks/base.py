@@ -101,10 +101,11 @@ class Task(nn.Module):
     def use(self, criterion: Criterion | None) -> None:
         """Take these loss terms; what they read is fixed here, once (a set made in a step would break a graph)."""
         self.criterion = criterion
+        self.evaluated = criterion.of_evaluation() if criterion else []
+        """The loss terms that are computed in an evaluation."""
         # Means over images, of whatever number each process has.
-        self.averages = nn.ModuleDict(
-            {name: MeanMetric() for name in ("loss", *(criterion.terms if criterion else ()))}
-        )
+        names = ("loss", *self.evaluated) if criterion else ()
+        self.averages = nn.ModuleDict({name: MeanMetric() for name in names})
         self.wanted = criterion.branches if criterion else frozenset()
         self.shows_target = bool(self.wanted & self.model.label_branches)
         """Whether a loss term reads what the network computes from the ground truth."""
@@ -154,10 +155,10 @@ class Task(nn.Module):
             ) from error
         return self.terms(output, batch, step)
 
-    def terms(self, output: Output, batch: Batch, step: int) -> Losses:
-        """The loss terms of an output."""
+    def terms(self, output: Output, batch: Batch, step: int, names: Sequence[str] | None = None) -> Losses:
+        """The loss terms of an output; ``names`` of some of them."""
         assert self.criterion is not None, "made to predict"
-        losses: Losses = self.criterion(output, batch, step)
+        losses: Losses = self.criterion(output, batch, step, names)
         return losses
 
     def evaluate(self, batch: Batch, step: int, observed: frozenset[str] = frozenset()) -> Evaluated:
@@ -170,7 +171,7 @@ class Task(nn.Module):
         for metric in self.named_metrics().values():
             metric.update(seen)
         assert seen.output is not None
-        losses = self.terms(seen.output, batch, step)
+        losses = self.terms(seen.output, batch, step, self.evaluated)
         for name, value in {"loss": losses.total, **losses.parts}.items():
             cast(MeanMetric, self.averages[name]).update(value, len(batch))
         return seen
@@ -186,6 +187,11 @@ class Task(nn.Module):
             ConfigError: there is none that could be scored, or nothing trained it.
         """
         raise ConfigError(f"{branch}=true: {type(self).__name__} scores its prediction only — set {branch}=false")
+
+    def frozen(self) -> dict[str, str]:
+        """Checksums of the networks that loss terms learn from, by the keys that chose them."""
+        networks = self.criterion.frozen() if self.criterion else {}
+        return {key: network.fingerprint() for key, network in networks.items()}
 
     def named_metrics(self) -> dict[str, Metric]:
         """The metrics, under their type."""
@@ -203,7 +209,8 @@ class Task(nn.Module):
 
     def known_scores(self) -> dict[str, Score]:
         """Direction and unit of every number that an evaluation gives, before it gives any."""
-        losses = [Score(name, "min") for name in self.averages]
+        terms = self.criterion.terms if self.criterion else ()
+        losses = [Score(name, "min") for name in ("loss", *terms)]
         found = [score for metric in self.named_metrics().values() for score in metric.scores]
         return {score.name: score for score in (*losses, *found, self.headline)}
 
