@@ -193,6 +193,12 @@ def build_task(
         model = kind.assemble(Maker(cfg, spec.num_classes, criterion))
     if criterion is not None:
         criterion.check(model.branches)
+    for name, metric in (metrics or {}).items():
+        if lacking := sorted(metric.needs - kind.NEEDS):
+            raise ConfigError(
+                f"metrics.{name} compares with the {lacking[0]} of a batch; {kind.__name__} is about "
+                f"{', '.join(sorted(kind.NEEDS))} — choose other metrics= or leave it out with metrics.{name}=null"
+            )
     return instantiate(
         {**cfg["task"], "_partial_": True},
         "task",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,11 @@ TINY = [
     "trainer.max_steps=2", "trainer.val_check_interval=1", "trainer.accelerator=cpu",
 ]  # fmt: skip
 """The embedded scenes, very small."""
+CLASSIFIED = [
+    "data.batch_size=8", "data.eval_batch_size=8", "data.num_workers=0", "backbone.name=test_resnet.r160_in1k",
+    "trainer.max_steps=2", "trainer.val_check_interval=1", "trainer.accelerator=cpu",
+]  # fmt: skip
+"""Whole images of CIFAR-10 in miniature; ``data.root`` is the fixture ``cifar10``."""
 SMALL_NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
 
 
@@ -52,3 +58,14 @@ def compose(tmp_path):
 def network(config: dict, num_classes: int):
     """The deployed network of a configuration, untrained."""
     return build.task_class(config).assemble(build.Maker(config, num_classes, None))
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory) -> Path:
+    """The root of a generated miniature of the official files."""
+    spec = importlib.util.spec_from_file_location("miniature", cli.conf_dir().parent / "scripts/cifar10_miniature.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    root = tmp_path_factory.mktemp("cifar10")
+    script.write(root, per_class=4)
+    return root

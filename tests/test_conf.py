@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from seglab import build, checkpoint, cli, evaluate
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
-from tests.conftest import SMALL_NET, TINY, network
+from tests.conftest import CLASSIFIED, SMALL_NET, TINY, network, tiny
 
 ROOT = cli.conf_dir()
 OPTIONS = sorted(
@@ -75,19 +77,62 @@ def evaluation() -> dict[str, Any]:
     return cli.compose("evaluate", ["ckpt=none", "output=none", "trainer.accelerator=cpu", "images=0"])
 
 
+def missing(path: Path) -> list[str]:
+    """The keys of an option that have to be given: files of trained networks."""
+
+    def walk(node: Any, key: str) -> Iterator[str]:
+        for name, child in node.items():
+            place = f"{key}.{name}".lstrip(".")
+            yield from walk(child, place) if isinstance(child, dict) else [place] if child == "???" else []
+
+    return list(walk(yaml.safe_load(path.read_text()) or {}, ""))
+
+
+def fits(cfg: dict) -> bool:
+    """Whether the data of a task have what its metrics compare with."""
+    needs = build.task_class(cfg).NEEDS
+    metrics = [pkgutil.resolve_name(node["_target_"]) for node in cfg["metrics"].values() if node]
+    return all(metric.needs <= needs for metric in metrics)
+
+
+def composed(group: str, option: str, compose, cifar10: Path) -> dict:
+    """A training with an option, of the first task that its parts are for, as small as it can be."""
+    for task in [option] if group == "task" else sorted(of("task"), key=lambda task: task != "semantic"):
+        chosen = [choice(group, option), "trainer.devices=1"]
+        if "category" in build.task_class(compose("train", [f"task={task}"])).NEEDS:
+            chosen += [*CLASSIFIED, f"data.root={cifar10}"]
+        else:
+            chosen += [*TINY, SMALL_NET[0]]
+        if group != "task":
+            chosen.append(f"task={task}")
+        if group == "debug":  # it says itself how little is trained
+            chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
+        if group == "experiment":  # on a small network and one process, with everything else as published
+            chosen += ["data=scenes", "backbone=resnet18", "trainer=default", "trainer.precision=32-true"]
+            chosen.remove(SMALL_NET[0])
+        cfg = compose("train", [*chosen, *(f"{key}=FILE" for key in missing(ROOT / group / f"{option}.yaml"))])
+        if "width" in cfg["decoder"]:
+            cfg["decoder"]["width"] = 16
+        if fits(cfg):
+            return cfg
+    raise AssertionError(f"no task goes with {group}={option}")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> str:
+    """A trained network, for options that start from one."""
+    folder = tmp_path_factory.mktemp("given") / "run"
+    fit(tiny(folder, "test=null", "trainer.max_steps=1"), folder)
+    return str(folder)
+
+
 @pytest.mark.parametrize(
     ("group", "option"),
     [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "train" and o != SEVERAL_PROCESSES],
     ids=lambda x: x,
 )
-def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, tmp_path):
-    chosen = [choice(group, option), *TINY, *SMALL_NET, "trainer.devices=1"]
-    if group == "debug":  # it says itself how little is trained
-        chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
-    if group == "experiment":  # on a small network and one process, with everything else as published
-        chosen += ["data=scenes", "backbone=resnet18", "trainer=default", "trainer.precision=32-true"]
-        chosen.remove(SMALL_NET[0])
-    cfg = compose("train", chosen)
+def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
+    cfg = json.loads(json.dumps(composed(group, option, compose, cifar10)).replace('"FILE"', json.dumps(given)))
     if "wandb" in (cfg["logger"] or {}):
         cfg["logger"]["wandb"]["mode"] = "offline"
     fit(cfg, tmp_path / "run")
@@ -98,7 +143,8 @@ def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, com
     parts = {name.split(".")[0] for name, p in start.named_parameters() if p.requires_grad}
     change = {name: (p - trained[name]).abs().max() for name, p in start.named_parameters()}
     moved = {name.split(".")[0] for name, most in change.items() if most > 1e-9}
-    assert {"backbone", "decoder", "classifier"} <= parts
+    assert {"backbone", "classifier"} <= parts
+    assert "decoder" in parts or not list(start.decoder.parameters())
     assert moved == parts, "every part learns"
 
     limit = {"limit_test_batches": cfg["trainer"].get("limit_test_batches")}
@@ -125,8 +171,9 @@ def test_every_backbone_meets_a_decoder_and_a_classifier(option, compose):
 @pytest.mark.parametrize("option", of("classifier"))
 @pytest.mark.parametrize("decoder", of("decoder"))
 def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gradient(option, decoder, compose):
-    width = "decoder.width=16"
-    cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", width, "heads=fcn", *TINY, SMALL_NET[0]])
+    cfg = compose("train", [f"classifier={option}", f"decoder={decoder}", "heads=fcn", *TINY, SMALL_NET[0]])
+    if "width" in cfg["decoder"]:
+        cfg["decoder"]["width"] = 16
     data = build.build_data(cfg)
     module = build.build_training(cfg, data.spec, probe=data.probe()).task
     K = module.spec.num_classes

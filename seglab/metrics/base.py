@@ -19,6 +19,8 @@ class Metric(torchmetrics.Metric):
     """
 
     full_state_update = False
+    needs: ClassVar[frozenset[str]] = frozenset({"label"})
+    """Fields of the batch that it compares with."""
     scores: ClassVar[Sequence[Score]] = ()
 
     def update(self, seen: Evaluated) -> None:

@@ -25,6 +25,7 @@ class CategoryError(Metric):
         Score("top5_error", "min", "percent"),
         Score("mAcc", "max", "percent"),
     )
+    needs: ClassVar[frozenset[str]] = frozenset({"category"})
     matrix: Tensor
     beyond_five: Tensor
 
