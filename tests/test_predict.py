@@ -16,6 +16,7 @@ from PIL import Image
 import seglab
 from seglab import export, predict
 from seglab.errors import ConfigError, DataError
+from seglab.predictors.pixels import SUFFIXES
 from tests.predicting import NET, SPEC, files, network, photograph, runner, save
 
 
@@ -41,7 +42,7 @@ def run(ckpt, source, tmp_path):
 
 def test_every_image_gets_three_files_in_a_mirrored_tree(run):
     names = ["a", "c", "deep/er/b", "deep/grey"]
-    expected = [f"{kind}/{name}{suffix}" for kind, suffix in predict.KINDS.items() for name in names]
+    expected = [f"{kind}/{name}{suffix}" for kind, suffix in SUFFIXES.items() for name in names]
     assert files(run()) == sorted([*expected, "report.json"])
 
 

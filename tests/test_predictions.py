@@ -9,9 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
-from seglab.predictions import KINDS, REPLACED, Folder, assign, stem
+from seglab.predictions import REPLACED, Folder, assign, stem
+from seglab.predictors.pixels import SUFFIXES, PixelWriter
 from seglab.runs import atomic
+
+KINDS = tuple(SUFFIXES)
+SPEC = DatasetSpec("toy", ("a", "b"), ((0, 0, 0), (9, 9, 9)))
 
 ASKED = {"source": "somewhere", "write": ["index"]}
 
@@ -31,8 +36,12 @@ def root(tmp_path):
     return folder
 
 
+def opened(output: Path) -> Folder:
+    return Folder(output, PixelWriter(output, KINDS, SPEC))
+
+
 def begin(output: Path, root: Path, images: list[str] | None = None, overwrite: bool = False, **how) -> Folder:
-    folder = Folder(output)
+    folder = opened(output)
     images = images or sorted(path.name for path in root.iterdir())
     folder.begin(made_by(**how), root, images, overwrite, ASKED)
     return folder
@@ -41,7 +50,7 @@ def begin(output: Path, root: Path, images: list[str] | None = None, overwrite: 
 def fill(folder: Folder, text: str = "prediction", kinds=KINDS) -> None:
     for name in folder.stamps:
         for kind in kinds:
-            target = folder.target(name, kind)
+            target = folder.writer.target(name, kind)
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(text)
@@ -100,17 +109,17 @@ def test_the_record_is_there_before_the_first_prediction(root, tmp_path):
 
 def test_an_interrupted_folder_is_gone_on_with(root, tmp_path):
     fill(begin(tmp_path / "out", root))
-    folder = Folder(tmp_path / "out")
+    folder = opened(tmp_path / "out")
     entries, said = folder.begin(made_by(), root, ["a.png", "b.png"], False, ASKED)
     assert [entry.name for entry in entries] == ["a", "b"]
-    assert all(folder.has(entry.name, KINDS) for entry in entries)
+    assert all(folder.writer.done(entry.name) for entry in entries)
     assert not said
 
 
 def test_what_only_trades_memory_for_time_may_change(root, tmp_path):
     fill(begin(tmp_path / "out", root, protocol={"flip": False, "window_batch": 4, "accumulate": "device"}))
     folder = begin(tmp_path / "out", root, protocol={"flip": False, "window_batch": 1, "accumulate": "cpu"})
-    assert folder.has("a", KINDS)
+    assert folder.writer.done("a")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,7 @@ def test_overwriting_moves_all_of_another_checkpoint_out_of_the_way_and_deletes_
     fill(begin(tmp_path / "out", root), "old")
     (root / "b.png").unlink()  # its prediction would stay, under the new record
     folder = begin(tmp_path / "out", root, overwrite=True, checksum="two")
-    assert not folder.has("a", ["index"])
+    assert not folder.writer.files("a")
     assert set(everything(tmp_path / "out").values()) == {"old"}
     assert len(everything(tmp_path / "out")) == 6
     assert list(folder.stamps) == ["a"]
@@ -182,10 +191,11 @@ def test_a_file_that_the_record_does_not_know_is_not_taken_for_a_prediction(root
 def test_the_prediction_of_an_image_that_has_changed_makes_room_for_a_new_one(root, tmp_path):
     fill(begin(tmp_path / "out", root), "old")
     (root / "a.png").write_text("another content")
-    folder = Folder(tmp_path / "out")
+    folder = opened(tmp_path / "out")
     _, said = folder.begin(made_by(), root, ["a.png", "b.png"], False, ASKED)
     assert "1 image has changed" in said[0]
-    assert (folder.has("a", ["overlay"]), folder.has("b", KINDS)) == (False, True)
+    assert not folder.writer.files("a")
+    assert folder.writer.done("b")
     assert len(everything(tmp_path / "out")) == 6
 
 
@@ -209,7 +219,7 @@ def test_images_of_the_same_path_below_another_folder_are_not_taken_for_these(ro
         begin(tmp_path / "out", other)
     folder = begin(tmp_path / "out", other, overwrite=True)
     assert folder.stamps["a"].image == str(other / "a.png")
-    assert folder.has("b", KINDS)
+    assert folder.writer.done("b")
     assert len(everything(tmp_path / "out")) == 6
 
 

@@ -49,7 +49,7 @@ def write(tmp_path):
             "state_dict": {"task.model.weight": weight}, "global_step": step, "optimizer_states": [optimiser],
             "lr_schedulers": [{}], "loops": {}, "callbacks": {}, "pytorch-lightning_version": "2.6.6", **sections,
         }  # fmt: skip
-        checkpoint.embed(content, config, SPEC)
+        checkpoint.embed(content, config, SPEC, ["heads"])
         path = tmp_path / f"checkpoints/{name}.ckpt"
         checkpoint.AtomicCheckpointIO().save_checkpoint({k: v for k, v in content.items() if v is not None}, path)
         return path

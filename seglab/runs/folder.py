@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from seglab.errors import ConfigError
 from seglab.runs import atomic
@@ -26,7 +26,9 @@ from seglab.runs.atomic import jsonable
 from seglab.runs.lock import acquire, holder, in_use, release
 from seglab.runs.provenance import git_state, now, versions, whoami
 from seglab.runs.signals import REASONS, is_main_process, leave, outcome
-from seglab.types import Score
+
+if TYPE_CHECKING:
+    from seglab.types import Score
 
 log = logging.getLogger(__name__)
 

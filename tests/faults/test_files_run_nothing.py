@@ -60,7 +60,7 @@ def good(tmp_path_factory):
         "callbacks": {}, "lr_schedulers": [{}],
         "optimizer_states": [{"state": {}, "param_groups": [{"params": list(range(len(list(module.parameters()))))}]}],
     }  # fmt: skip
-    checkpoint.embed(content, module.config, module.spec)
+    checkpoint.embed(content, module.config, module.task.spec, module.task.TRAINING_PARTS)
     torch.save(content, folder / "good.ckpt")
     from PIL import Image
 
@@ -98,7 +98,7 @@ def through_predict(path, good, out):
 def through_evaluate(path, good, out):
     options = copy.deepcopy(good[2]["evaluate"])
     options["trainer"]["accelerator"] = "cpu"
-    evaluate.score({**options, "ckpt": str(path), "output": str(out), "pictures": 0})
+    evaluate.score({**options, "ckpt": str(path), "output": str(out), "images": 0})
 
 
 def through_export(path, good, out):
@@ -107,11 +107,12 @@ def through_export(path, good, out):
 
 def through_resume(path, good, out):
     module = good[3]
-    resume.check(path, module.config, module.spec, module.model, averages=False, allow_nonfinite=False)
+    task = module.task
+    resume.check(path, module.config, task.spec, task.model, averages=False, allow_nonfinite=False)
 
 
 def through_init_from(path, good, out):
-    init_from(copy.deepcopy(good[3].model), path)
+    init_from(copy.deepcopy(good[3].task.model), path)
 
 
 DOORS = {

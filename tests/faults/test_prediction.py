@@ -262,7 +262,7 @@ def test_a_folder_that_is_in_the_way_of_one_prediction_fails_it_alone(run, repor
     out = run("write=[index]")
     (out / "colour/b.png").mkdir(parents=True)
     with pytest.raises(
-        predict.PartialPrediction, match=r"b\.png: .*colour/b\.png cannot be written \(Is a directory\)"
+        predict.PartialPrediction, match=r"b\.png: .*prediction \(b\) cannot be written \(Is a directory\)"
     ):
         run()
     assert report()["done"] == 3
