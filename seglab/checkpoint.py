@@ -16,9 +16,6 @@ of :mod:`seglab.trust`.
 from __future__ import annotations
 
 import logging
-import pickle
-import re
-import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +25,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor, nn
 
-from seglab import formats, trust
+from seglab import formats, trust, weightfile
 from seglab.checksum import checksum
 from seglab.checksum import tensors as tensors_in
 from seglab.data.spec import DatasetSpec
@@ -95,31 +92,7 @@ def read(path: str | Path, device: Any = "cpu", mmap: bool = False) -> dict[str,
     Raises:
         CheckpointError: missing, empty, truncated, not a torch file, or holding objects that would have to run code.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path} — expected a .ckpt file or an exported folder; check the path")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty — expected a checkpoint; take it from its source again")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} is truncated or not a checkpoint ({path.stat().st_size} bytes) — expected a file that torch.save "
-            "or seglab.train wrote; take it from its source again"
-        )
-    try:
-        content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain data ({named.group(1) if named else 'an unknown object'}), and "
-            "loading it could run code: refused — expected a checkpoint written by seglab, or a plain state dict"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({str(error).splitlines()[0][:200]}) — expected a whole checkpoint; take it from "
-            "its source again"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} — expected a checkpoint's mapping")
+    content = weightfile.read(path, device, mmap)
     if "_instantiator" in str(content.get("hyper_parameters")):
         raise CheckpointError(
             f"{path} asks Lightning to build objects from it (_instantiator in its hyper_parameters): refused — "
@@ -256,7 +229,7 @@ def raw(path: Path, device: Any = "cpu", mmap: bool = False) -> tuple[dict[str, 
     """A file's tensors (none of a safetensors file with ``mmap``), its record as it stands there, and its step."""
     if path.suffix == ".safetensors":
         stored = atomic.read_json(path.with_name("config.json"))
-        tensors = {} if mmap else read_safetensors(path, device)
+        tensors = {} if mmap else weightfile.read_safetensors(path, device)
         return formats.present_tensors(tensors, stored), stored, stored.get("step", 0)
     content = read(path, device, mmap)
     return network_tensors(content), content.get(KEY), content.get("global_step", 0)
@@ -288,22 +261,9 @@ def verify(tensors: Mapping[str, Tensor], stored: Any, path: Path, allow_nonfini
         )
 
 
-def read_safetensors(path: Path, device: Any = "cpu") -> dict[str, Tensor]:
-    """The tensors of a safetensors file; CheckpointError where it is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}) — expected a whole safetensors file") from error
-
-
 def network_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's tensors in a checkpoint, or in a plain state dict of another origin, without wrappers' prefixes."""
-    state = content.get("state_dict", content.get("model", content))
-    state = state if isinstance(state, Mapping) else {}
-    named = {normalise(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    named = {normalise(name): value for name, value in weightfile.state_of(content).items()}
     if KEY in content or "pytorch-lightning_version" in content:  # a training module's: the network is its task's
         return {name.removeprefix(NETWORK): value for name, value in named.items() if name.startswith(NETWORK)}
     return named

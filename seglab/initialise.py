@@ -53,6 +53,7 @@ def init_from(
     for kind, names in (("new (random)", loaded.new), ("dropped", loaded.dropped)):
         if names:
             log.info("  %d %s: %s", len(names), kind, checkpoint.grouped(names))
+    warn_of_statistics(model, stored)
     theirs = stored["spec"].get("classes") if isinstance(stored, Mapping) and "spec" in stored else None
     if (
         classes is not None
@@ -62,3 +63,16 @@ def init_from(
         first = next((pair for pair in zip(theirs, classes, strict=False) if len(set(pair)) > 1), ("more", "fewer"))
         log.warning("its classifier was trained for other classes or another order of them (%s is now %s)", *first)
     return loaded
+
+
+def warn_of_statistics(model: nn.Module, stored: object) -> None:
+    """Say where a file's network was made for images that are normalised otherwise."""
+    config = stored.get("config") if isinstance(stored, Mapping) else None
+    theirs = config.get("normalize") if isinstance(config, Mapping) else None
+    ours = getattr(model, "normalise", None)
+    if ours is None or not isinstance(theirs, Mapping):
+        return
+    for name in ("mean", "std"):
+        value = theirs.get(name)
+        if isinstance(value, list) and [float(x) for x in value] != [float(x) for x in getattr(ours, name)]:
+            log.warning("it was trained with normalize.%s=%s; now it is %s", name, value, list(getattr(ours, name)))

@@ -1,9 +1,9 @@
 """Weights of a backbone: read from a file, fetched through timm's hub, matched by name and shape.
 
 A file may hold the whole network in timm's names, a ``features_only`` network, or a segmentation network around either:
-names are compared without leading ``module.``, ``model.``, ``backbone.``, ``_orig_mod.`` and without the difference
-between ``layers.0`` and ``layers_0`` that ``features_only`` makes. What a file has in excess (its classifier head, for
-one) is left out and said in the log; what the network has and the file does not is an error.
+names are compared without leading ``module.``, ``task.``, ``model.``, ``backbone.``, ``_orig_mod.`` and without the
+difference between ``layers.0`` and ``layers_0`` that ``features_only`` makes. What a file has in excess (its classifier
+head, for one) is left out and said in the log; what the network has and the file does not is an error.
 """
 
 from __future__ import annotations
@@ -19,19 +19,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
-import torch
 from torch import Tensor, nn
 
+from seglab import weightfile
 from seglab.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
-PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Where training codes keep the tensors in a checkpoint, best first."""
+PREFIXES = ("module.", "task.", "model.", "backbone.", "_orig_mod.")
 CONNECT_SECONDS = 10.0
 
 
@@ -68,21 +64,13 @@ def read(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file — expected a .safetensors or .pth file: set backbone.weights")
     try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: one fact to a user
-        reason = str(error).strip().split("\n")[0][:200]
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({reason}) — expected tensors saved by safetensors or torch.save: set "
-            "backbone.weights"
-        ) from error
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+        tensors = (
+            weightfile.read_safetensors(path)
+            if path.suffix == ".safetensors"
+            else weightfile.state_of(weightfile.read(path))
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (backbone.weights)") from error
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors — expected a state dict: set backbone.weights")
     inner = {key: value for key, value in tensors.items() if "backbone" in outer_names(key)}
