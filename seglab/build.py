@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from seglab import checkpoint, checks, trust
+from seglab import checkpoint, checks, formats, trust
 from seglab.errors import CheckpointError, ConfigError, UserError
 from seglab.loop import FitLoop
 from seglab.losses.base import Criterion
@@ -107,13 +107,15 @@ def reason(error: BaseException) -> str:
 
 
 def build_data(cfg: Config) -> DataModule:
-    """The data module, with its augmentation."""
-    augment = instantiate(cfg["augment"], "augment")
+    """The data module, with its augmentation, which is told the colour to pad with."""
+    cfg = formats.own_normalize(cfg)
+    fill = instantiate(cfg["normalize"], "normalize").fill
+    augment = instantiate({"fill": list(fill), **cfg["augment"]}, "augment")
     return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"])
 
 
 def build_model(cfg: Config, num_classes: int, criterion: Criterion | None = None) -> Segmenter:
-    """Backbone, decoder, classifier and heads, each told what the previous ones publish.
+    """Normalisation, backbone, decoder, classifier and heads, each told what the previous ones publish.
 
     Args:
         criterion: whose terms are to be computed: a head is built iff one of them reads it. None: the deployed network,
@@ -122,13 +124,14 @@ def build_model(cfg: Config, num_classes: int, criterion: Criterion | None = Non
     Raises:
         ConfigError: a part that cannot be built, a term that reads what no part publishes.
     """
+    normalise = instantiate(formats.own_normalize(cfg)["normalize"], "normalize")
     backbone = instantiate(cfg["backbone"], "backbone")
     maps: dict[str, Any] = {"channels": backbone.channels, "strides": backbone.strides, "num_classes": num_classes}
     decoder = instantiate(cfg["decoder"], "decoder", **maps)
     width = {"in_channels": decoder.out_channels, "num_classes": num_classes}
     classifier = instantiate(cfg["classifier"], "classifier", **width)
     if criterion is None:
-        return Segmenter(backbone, decoder, classifier)
+        return Segmenter(backbone, decoder, classifier, normalise=normalise)
     features = {f"backbone.{i}": pair for i, pair in enumerate(zip(backbone.channels, backbone.strides, strict=True))}
     features |= {FEATURE: (decoder.out_channels, decoder.stride), **decoder.branches}
     channels, strides = ({name: pair[i] for name, pair in features.items()} for i in (0, 1))
@@ -139,7 +142,7 @@ def build_model(cfg: Config, num_classes: int, criterion: Criterion | None = Non
         check_node(node, f"heads.{name}")  # also where no term reads it
         if outputs := criterion.wanted_of(name, num_classes):
             heads[name] = instantiate(node, f"heads.{name}", channels=channels, strides=strides, outputs=outputs)
-    model = Segmenter(backbone, decoder, classifier, heads)
+    model = Segmenter(backbone, decoder, classifier, heads, normalise)
     criterion.check(model.branches)
     return model
 

@@ -175,7 +175,7 @@ def _description(stored: Any, step: int, path: Path) -> Description:
     """
     stored = migrate(stored, path)
     try:
-        spec, config = stored["spec"], dict(stored["config"])
+        spec, config = stored["spec"], formats.own_normalize(dict(stored["config"]))
         if missing := [node for node in NODES if not isinstance(config.get(node), Mapping)]:
             raise KeyError(f"config.{missing[0]}")
         trust.refuse_interpolations(config, str(path))

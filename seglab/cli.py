@@ -159,6 +159,8 @@ def readable(error: BaseException) -> str:
 
 RENAMED = {
     "augment.scale": "augment.long_short",
+    "augment.mean": "normalize.mean",
+    "augment.std": "normalize.std",
     "evaluation.scale": "evaluation.long_short",
     "loss.response": "loss.distill",
     "auxiliary": "heads (heads=fcn; its options are below heads.aux)",

@@ -262,6 +262,7 @@ def draw(trainer: L.Trainer, module: SegmentationModule, data: DataModule, count
     import torch
 
     from seglab import visualize
+    from seglab.data.targets import planes
     from seglab.inference import infer
     from seglab.ops.resize import resize_argmax
 
@@ -275,7 +276,7 @@ def draw(trainer: L.Trainer, module: SegmentationModule, data: DataModule, count
     for index in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)):
         sample = items.read(int(index))
         assert sample.label is not None
-        image = data.augment.normalise(sample.image)[None].to(device)
+        image = module.model.normalise(planes(sample.image)[None].to(device))
         label = torch.from_numpy(sample.label).long()[None].to(device)
         with trainer.precision_plugin.forward_context():
             scores = infer(network, image, module.protocol, sample.label.shape, label)

@@ -52,6 +52,22 @@ def without_other_sums(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in stored.items() if not (headed and name == "checksum")}
 
 
+IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+"""What images were normalised with where a configuration said nothing."""
+
+
+def own_normalize(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the node ``normalize``, of one in which the augmentation holds mean and std."""
+    if isinstance(config.get("normalize"), Mapping):
+        return dict(config)
+    augment = config.get("augment")
+    node = augment if isinstance(augment, Mapping) else {}
+    normalize = {"_target_": "seglab.models.normalise.Normalise", **IMAGENET}
+    normalize |= {key: node[key] for key in IMAGENET if key in node}
+    kept = {key: value for key, value in node.items() if key not in IMAGENET}
+    return {**config, **({"augment": kept} if node else {}), "normalize": normalize}
+
+
 def _term(node: Any) -> Any:
     if not isinstance(node, Mapping):
         return node

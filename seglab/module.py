@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -141,6 +141,8 @@ class SegmentationModule(L.LightningModule):
 
     def evaluate(self, batch: Batch) -> None:
         """Predict as the protocol says; add to the metrics and, at one view per picture, to the losses."""
+        # Views are resized and padded with 0 after normalisation.
+        batch = replace(batch, image=self.model.normalise(batch.image))
         assert batch.label is not None, "an evaluated split has labels"
         output: Output | None = None
         passes: list[Output] = []

@@ -13,8 +13,8 @@ from seglab import checks
 Node = Mapping[str, Any]
 
 TRAIN: dict[str, Any] = {
-    **dict.fromkeys(("task", "augment", "optim", "trainer", "backbone", "decoder", "evaluation", "data", "classifier",
-                     "loss", "sweep", "search"), Node),
+    **dict.fromkeys(("task", "augment", "normalize", "optim", "trainer", "backbone", "decoder", "evaluation", "data",
+                     "classifier", "loss", "sweep", "search"), Node),
     **dict.fromkeys(("heads", "metrics", "callbacks", "logger"), Node | None),
     "run_dir": str, "seed": int, "resume": str | None, "init_from": str | None, "overwrite": bool,
     "allow_nonfinite": bool, "test": Literal["last", "best"] | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 
 from seglab import build, trust
 from seglab.checksum import checksum
+from seglab.data.targets import planes
 from seglab.errors import ConfigError, DataError
 from seglab.inference import Protocol, infer
 from seglab.ops.resize import resize_argmax
@@ -45,18 +46,13 @@ class Network:
         self.spec = self.model.spec
         self.config: Mapping[str, Any] = self.model.description.config
         self.protocol = Protocol.of(self.config["evaluation"] if protocol == "stored" else {}, changes)
-        node = {**self.config["augment"], "extra": []}  # used in training only, and of any package
-        trust.check({"augment": node}, ["augment"], str(self.model.description.path))
-        with build.of_file(self.model.description):
-            augment = build.instantiate(node, "augment")
-        self.normalise: Callable[[np.ndarray], torch.Tensor] = augment.normalise
 
     def identity(self) -> dict[str, Any]:
         """What a prediction depends on beside its image: weights, the network around them, the test protocol."""
         about = self.model.description
         assert about is not None
         config = trust.without_weights(about.config)
-        parts = {part: config.get(part) for part in ("backbone", "decoder", "classifier", "augment")}
+        parts = {part: config.get(part) for part in trust.PARTS}
         network = json.dumps(jsonable([parts, self.spec.classes, self.spec.palette]), sort_keys=True)
         return {
             "checkpoint": {
@@ -101,7 +97,7 @@ class Network:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         size = (image.shape[0], image.shape[1])
         with torch.inference_mode():
-            shown = self.normalise(image)[None].to(self.device)
+            shown = self.model.normalise(planes(image)[None].to(self.device))
             scores = infer(lambda view: self.model(view).logits, shown, self.protocol, size)
             return resize_argmax(scores, size)[0].cpu().numpy().astype(np.uint8)
 

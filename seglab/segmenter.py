@@ -30,6 +30,7 @@ class Segmenter(nn.Module):
 
     Args:
         heads: modules beside the decoder, trained and never deployed. Each is skipped unless a branch of it is wanted.
+        normalise: what turns a uint8 image into numbers, and leaves normalised ones alone; None: images are normalised.
 
     Raises:
         ConfigError: two parts publish a branch of the same name.
@@ -41,9 +42,15 @@ class Segmenter(nn.Module):
     """What the file says about itself."""
 
     def __init__(
-        self, backbone: nn.Module, decoder: Decoder, classifier: Classifier, heads: Mapping[str, Head] | None = None
+        self,
+        backbone: nn.Module,
+        decoder: Decoder,
+        classifier: Classifier,
+        heads: Mapping[str, Head] | None = None,
+        normalise: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.normalise = nn.Identity() if normalise is None else normalise
         self.backbone = backbone
         self.decoder = decoder
         self.classifier = classifier
@@ -67,7 +74,8 @@ class Segmenter(nn.Module):
         size: Size | None = None,
     ) -> Output:
         asked = [name for name in self.heads if any(is_of(branch, name) for branch in wanted)]
-        maps = self.backbone(image)
+        # Normalised in float32, then in the precision of the weights, which bf16-true makes another.
+        maps = self.backbone(self.normalise(image).to(next(self.parameters()).dtype))
         decoded = self.decoder(maps, wanted.union(*(self.reads[name] for name in asked)), size)
         output = self.classifier(decoded.feature, target)
         extra = {name: value for name, value in decoded.extra.items() if name in wanted}

@@ -14,12 +14,15 @@ from typing import Any
 
 from seglab.errors import CheckpointError
 
-PARTS = ("backbone", "decoder", "classifier")
+PARTS = ("normalize", "backbone", "decoder", "classifier")
 """The nodes of a configuration that make the network that is deployed."""
 TRAINING_PARTS = ("heads",)
 """Those of what is trained beside it and stored in checkpoints, but neither exported nor used to predict."""
 NETWORK = PARTS + TRAINING_PARTS
-NETWORK_CLASSES = ("seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "seglab.heads.", "torch.nn.modules.")
+NETWORK_CLASSES = (
+    "seglab.models.", "seglab.backbones.", "seglab.decoders.", "seglab.classifiers.", "seglab.heads.",
+    "torch.nn.modules.",
+)  # fmt: skip
 """Where their classes may be defined."""
 OTHER_CLASSES = {
     "data": ("seglab.data.",),

@@ -25,6 +25,7 @@ from seglab import visualize
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import folder
 from seglab.checks import one_of, within
+from seglab.data.targets import planes
 from seglab.errors import ConfigError
 from seglab.loggers import log_picture
 from seglab.ops.resize import downsample_labels
@@ -158,7 +159,7 @@ class FeatureProjection(L.Callback):
         sample = data.items("val").read(self.index)
         if sample.label is None:
             raise ConfigError(f"{KEY}.image={self.image} has no label — choose a picture that has one")
-        image = data.augment.normalise(sample.image)[None].to(module.device)
+        image = module.model.normalise(planes(sample.image)[None].to(module.device))
         label = torch.from_numpy(np.array(sample.label)).long()[None].to(module.device)
         model, protocol = module.model, module.protocol
         # What the loss of an evaluation sees: the single view, or the picture as it is where there are several.

@@ -63,11 +63,13 @@ class Pictures(L.Callback):
             return
         label = batch.label[index]
         size = (label.shape[0], label.shape[1])
+        normalise = module.model.normalise
+        shown = normalise(batch.image[index : index + 1])
         with trainer.precision_plugin.forward_context():
-            scores = infer(lambda image: module(image).logits, batch.image[index : index + 1], module.protocol, size)
+            scores = infer(lambda image: module(image).logits, shown, module.protocol, size)
         prediction = resize_argmax(scores, size)[0].byte().cpu().numpy()
         truth = label.byte().cpu().numpy()
-        image = visualize.to_image(batch.image[index])
+        image = visualize.to_image(normalise.to_uint8(batch.image[index]))
         self.rows.append(
             visualize.strip(image, truth, prediction, module.spec.classes, module.spec.palette, self.width)
         )

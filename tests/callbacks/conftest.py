@@ -15,6 +15,7 @@ from seglab.data.spec import DatasetSpec
 from seglab.inference import Protocol
 from seglab.loop import FitLoop
 from seglab.metrics import ConfusionMatrix
+from seglab.models.normalise import Normalise
 from seglab.types import IGNORE, Batch, Output
 from tests.conftest import SMALL_NET, TINY
 
@@ -43,6 +44,7 @@ class Toy(L.LightningModule):
         super().__init__()
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.1))
+        self.model.normalise = Normalise([124, 116, 104], [58, 57, 57])  # leaves the made-up images alone
         self.metrics = nn.ModuleDict({"confusion": ConfusionMatrix(3)})
         self.poison = poison or (lambda index, loss: loss)
         self.scores = list(scores)  # of the validations to come, in place of the true ones

@@ -1,0 +1,1 @@
+"""Whole networks, and what they do to an image first."""
