@@ -102,7 +102,8 @@ def reason(error: BaseException) -> str:
 
 def build_data(cfg: Config, needs: Collection[str] = ("label",)) -> DataModule:
     """The data module, with its augmentation; ``needs`` are the fields of a batch that the task reads."""
-    augment = instantiate(cfg["augment"], "augment")
+    fill = instantiate(cfg["normalize"], "normalize").fill  # what training pads with: nearly 0 once normalised
+    augment = instantiate({"fill": list(fill), **cfg["augment"]}, "augment")
     return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"], needs=needs)
 
 

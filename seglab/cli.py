@@ -160,9 +160,9 @@ def readable(error: BaseException) -> str:
 RENAMED = {
     "callbacks.pictures": "callbacks.images",
     "pictures": "images",
+    "augment.scale": "augment.long_short",
     "augment.mean": "normalize.mean",
     "augment.std": "normalize.std",
-    "augment.scale": "augment.long_short",
     "evaluation.scale": "evaluation.long_short",
     "loss.response": "loss.distill",
     "auxiliary": "heads (heads=fcn; its options are below heads.aux)",

@@ -14,6 +14,9 @@ WHOLE = re.compile(rf"^((?:model\.|module\.|_orig_mod\.)*){OLD}\.")
 OWN = re.compile(r"^((?:module\.|_orig_mod\.)*)((?:model|criterion|metrics|averages)\.)")
 """What formats 1 and 2 had as the training module's own, and format 3 has as its task's."""
 
+IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+"""What images were normalised with before format 3 where the augmentation said nothing."""
+
 
 def second(stored: dict[str, Any]) -> dict[str, Any]:
     """A record of format 1 as one of format 2: heads by name, and ``long_short``, which was called ``scale``."""
@@ -44,10 +47,12 @@ def third(stored: dict[str, Any]) -> dict[str, Any]:
     task = config.get("task")
     if isinstance(task, Mapping) and task.get("_target_") == "seglab.module.SegmentationModule":
         config["task"] = {**task, "_target_": "seglab.tasks.Semantic"}
-    augment = config.get("augment")
-    if isinstance(augment, Mapping) and {"mean", "std"} <= augment.keys() and "normalize" not in config:
-        config["augment"] = {key: value for key, value in augment.items() if key not in ("mean", "std")}
-        statistics = {key: augment[key] for key in ("mean", "std")}
+    if "normalize" not in config:
+        augment = config.get("augment")
+        node = augment if isinstance(augment, Mapping) else {}
+        if node:
+            config["augment"] = {key: value for key, value in node.items() if key not in IMAGENET}
+        statistics = IMAGENET | {key: node[key] for key in IMAGENET if key in node}
         config["normalize"] = {"_target_": "seglab.models.normalise.Normalise", **statistics}
     return {**changed, "config": config}
 

@@ -28,7 +28,7 @@ class Batch:
     """
 
     image: Tensor
-    """[B, 3, H, W] RGB, float32 and normalised."""
+    """[B, 3, H, W] RGB: uint8 is raw, float32 is normalised."""
     names: tuple[str, ...]
     """One name per image: its path below the dataset's root, without suffix."""
     label: Tensor | None = None

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Palette = Sequence[tuple[int, int, int]]
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""Of the 0..255 values, unless the augmentation says otherwise."""
 VOID = (0, 0, 0)
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 WRONG = (214, 39, 40)
@@ -32,11 +30,9 @@ SHORTEST, LONGEST = 480, 2**15
 """Of an overlay's longer side, in pixels. JPEG holds no side above 65500, and few viewers half of that."""
 
 
-def to_image(image: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> np.ndarray:
-    """Normalised [3, H, W] -> RGB."""
-    standard = image.detach().float().cpu().permute(1, 2, 0).numpy()
-    rgb = standard * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
-    return rgb.round().clip(0, 255).astype(np.uint8)
+def to_image(image: Tensor) -> np.ndarray:
+    """RGB [H, W, 3] of [3, H, W] uint8; ``Normalise.to_uint8`` makes that of a normalised image."""
+    return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
 
 
 def colour_map(ids: np.ndarray, palette: Palette) -> np.ndarray:

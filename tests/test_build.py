@@ -6,7 +6,8 @@ import torch
 from seglab import build
 from seglab.errors import ConfigError
 from seglab.trainer import build_trainer
-from tests.conftest import SMALL_NET, TINY
+from seglab.types import IGNORE
+from tests.conftest import SMALL_NET, TINY, network
 
 
 def module(compose, *overrides):
@@ -88,3 +89,21 @@ def test_a_training_without_an_end_is_refused(compose, tmp_path):
     cfg = compose("train", [*TINY, "trainer.max_steps=-1"])
     with pytest.raises(ConfigError, match=r"trainer\.max_steps"):
         build_trainer(cfg, str(tmp_path), module(compose), "fit")
+
+
+def test_the_network_normalises_as_configured_and_padding_is_its_mean_colour(compose):
+    cfg = compose("train", [*TINY, *SMALL_NET, "normalize.mean=[10.4,20.6,30]", "augment.crop=[56,72]", "augment=none"])
+    data = build.build_data(cfg)
+    batch = data.probe()
+    assert batch.image.dtype == torch.uint8
+    outside = batch.label[0] == IGNORE
+    assert batch.image[0][:, outside].unique(dim=1).tolist() == [[10], [21], [30]]
+    model = network(cfg, 12).eval()
+    with torch.no_grad():
+        raw, normalised = model(batch.image).logits, model(model.normalise(batch.image)).logits
+    assert torch.equal(raw, normalised)
+    assert model.normalise.mean == (10.4, 20.6, 30.0)
+    with torch.no_grad():  # the image is rounded once, after normalisation
+        half = model.bfloat16()
+        assert torch.equal(half(batch.image).logits, half(model.normalise(batch.image).bfloat16()).logits)
+    assert not [name for name in model.state_dict() if "normalise" in name]

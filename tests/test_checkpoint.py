@@ -244,6 +244,18 @@ def test_format_1_called_the_long_and_the_short_side_scale(model, tmp_path):
     assert checkpoint.describe(tmp_path / "old.ckpt").config["augment"] == another
 
 
+def test_a_record_whose_augmentation_normalised_gets_the_node_that_does_so_now(model, tmp_path):
+    ours = {"_target_": "seglab.data.augment.Augment", "flip": 0.5, "mean": [1, 2, 3], "std": [4, 5, 6]}
+    before = {key: node for key, node in CONFIG.items() if key != "normalize"}
+    made = content(model, config={**before, "augment": ours}, prefix="model.")
+    made["seglab"]["format"] = 2
+    torch.save(made, tmp_path / "old.ckpt")
+    config = checkpoint.describe(tmp_path / "old.ckpt").config
+    assert config["augment"] == {"_target_": ours["_target_"], "flip": 0.5}
+    assert config["normalize"]["mean"] == [1, 2, 3]
+    assert loading.load(tmp_path / "old.ckpt").model.normalise.std == (4, 5, 6)
+
+
 # Damage
 
 

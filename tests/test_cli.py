@@ -44,6 +44,7 @@ def test_help_answers_within_seconds(tmp_path):
         ("augment.scale=[2048,512]", "augment.scale is now augment.long_short"),
         ("loss.response.weight=0", "loss.response is now loss.distill"),
         ("~loss.response", "loss.response is now loss.distill"),
+        ("augment.mean=[1,2,3]", "augment.mean is now normalize.mean"),
         ("evaluation.scale=[2048,512]", "evaluation.scale is now evaluation.long_short"),
     ],
 )

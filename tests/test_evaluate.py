@@ -66,7 +66,7 @@ def score(tmp_path, compose):
 def by_hand(ckpt, root, branch: str = "logits") -> float:
     """mIoU of the whole validation split, from the pictures and a loop over classes."""
     model = seglab.load(ckpt)
-    mean, std = (torch.tensor(model.description.config["augment"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    mean, std = (torch.tensor(model.description.config["normalize"][k]).view(3, 1, 1) for k in ("mean", "std"))
     predictions, labels = [], []
     for path in sorted((root / "images/val").iterdir()):
         image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)

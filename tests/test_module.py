@@ -1,5 +1,7 @@
 """The LightningModule adds nothing to what its parts say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -111,3 +113,25 @@ def test_accumulating_two_batches_takes_one_step(compose, tmp_path):
     stored = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert stored["global_step"] == 2
     assert stored["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == 4
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        ["evaluation.long_short=[100,70]"],
+        ["evaluation.divisor=32", "evaluation.divisor_mode=pad", "evaluation.long_short=[70,50]"],
+        ["evaluation.mode=slide", "evaluation.window=[32,32]", "evaluation.stride=[24,24]", "evaluation.flip=true"],
+    ],
+    ids=lambda x: x[0],
+)
+def test_images_are_normalised_once_before_they_are_resized_cut_and_padded(made, protocol):
+    task = made("classifier=cac", *protocol).eval()
+    b = batch(12)
+    raw = torch.randint(0, 256, b.image.shape, dtype=torch.uint8)
+    found = []
+    for image in (raw, task.model.normalise(raw)):
+        task.reset()
+        with torch.no_grad():
+            seen = task.evaluate(replace(b, image=image), 0)
+        found.append((seen.scores, task.mean_losses()["loss"], task.metrics["confusion"].compute()["matrix"]))
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*found, strict=True))

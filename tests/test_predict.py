@@ -53,7 +53,7 @@ def test_the_files_hold_ids_colours_and_the_image_with_a_legend(run, ckpt, sourc
     assert ids.dtype == np.uint8
 
     model = seglab.load(ckpt)
-    mean, std = (torch.tensor(model.description.config["augment"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    mean, std = (torch.tensor(model.description.config["normalize"][k]).view(3, 1, 1) for k in ("mean", "std"))
     image = torch.from_numpy(np.array(Image.open(source / "a.png"))).permute(2, 0, 1)
     with torch.no_grad():
         logits = model(((image - mean) / std)[None]).logits
@@ -170,3 +170,17 @@ def test_the_entry_points_import_nothing_heavy():
     )
     env = {**os.environ, "PYTHONPATH": str(Path(seglab.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=env)
+
+
+def test_prediction_needs_no_library_of_augmentation(ckpt, source, tmp_path):
+    out = tmp_path / "out"
+    code = f"""
+import sys
+sys.modules["albumentations"] = sys.modules["cv2"] = None
+from seglab import cli, predict
+predict.predict_images(cli.compose("predict", ["ckpt={ckpt}", "source={source}", "output={out}", "device=cpu"]))
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert "index/a.png" in files(out)

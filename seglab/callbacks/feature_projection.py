@@ -26,6 +26,7 @@ from seglab.callbacks.base import Callback
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import folder
 from seglab.checks import one_of, within
+from seglab.data.targets import planes
 from seglab.errors import ConfigError
 from seglab.loggers import log_image
 from seglab.models.base import FEATURE
@@ -164,7 +165,7 @@ class FeatureProjection(Callback):
         sample = data.items("val").read(self.index)
         if sample.label is None:
             raise ConfigError(f"{KEY}.image={self.image} has no label — choose a picture that has one")
-        pixels = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)[None].to(module.device)
+        pixels = planes(sample.image)[None].to(module.device)
         label = torch.from_numpy(np.array(sample.label)).long()[None].to(module.device)
         image, protocol = module.task.model.normalise(pixels), module.task.protocol
         # What the loss of an evaluation sees: the single view, or the image as it is where there are several.

@@ -1,7 +1,8 @@
 """Training augmentation as mmsegmentation made it the field's standard; the only file that imports albumentations.
 
-Resize by a random factor, crop so that no class covers too much, flip, distort the colours, normalise, pad. Random
-numbers depend on (seed, epoch, index) alone, so that any worker makes the same pixels of an item.
+Resize by a random factor, crop so that no class covers too much, flip, distort the colours, pad. Images stay uint8: the
+network normalises them. Random numbers depend on (seed, epoch, index) alone, so that any worker makes the same pixels
+of an item.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
-import torch
 from albumentations.core.type_definitions import Targets
-from torch import Tensor
 
 from seglab.data import targets
 from seglab.data.source import Sample
@@ -28,9 +27,6 @@ from seglab.types import IGNORE
 
 Size = tuple[int, int]
 """(height, width) of an image, or (top, left) of a window."""
-
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
 
 AUGMENT = 0xA06
 """Separates the random numbers of the augmentation from those of the order."""
@@ -228,10 +224,9 @@ class Augment:
         crop_retries: crops refused for that before one is taken unchecked.
         flip: probability of mirroring left and right.
         photometric: the colour distortion; None leaves colours alone.
-        extra: albumentations transforms of image, or image and mask (the label), before normalisation. Those that
+        extra: albumentations transforms of image, or image and mask (the label), that leave an image uint8. Those that
             uncover pixels need ``fill_mask: 255``.
-        mean: per RGB channel, in 0..255; also used in evaluation.
-        std: likewise.
+        fill: (r, g, b) that images smaller than the crop are padded with; the mean colour, unless it is set.
     """
 
     def __init__(
@@ -244,8 +239,7 @@ class Augment:
         flip: float = 0.5,
         photometric: PhotoMetricDistortion | None = None,
         extra: Sequence[A.BasicTransform] = (),
-        mean: Sequence[float] = MEAN,
-        std: Sequence[float] = STD,
+        fill: Sequence[int] = (0, 0, 0),
     ) -> None:
         _require(crop is None or (len(crop) == 2 and min(crop) > 0), f"augment.crop={crop}", "[height, width] or null")
         _require(
@@ -262,7 +256,9 @@ class Augment:
         _require(crop_retries >= 0, f"augment.crop_retries={crop_retries}", "0 or more")
         _require(0 <= flip <= 1, f"augment.flip={flip}", "a probability")
         _require(
-            len(mean) == len(std) == 3 and min(std) > 0, f"augment.mean={mean}, std={std}", "three each, std above 0"
+            len(fill) == 3 and min(fill) >= 0 and max(fill) <= 255,
+            f"augment.fill={fill}",
+            "three numbers from 0 to 255",
         )
         self.crop = None if crop is None else (crop[0], crop[1])
         steps: list[Any] = []
@@ -276,16 +272,13 @@ class Augment:
             steps.append(photometric)
         others = {name: "mask" for name, target in targets.TARGETS.items() if target.is_map and _key(name) == name}
         self.pipeline = A.Compose([*steps, *extra], additional_targets=others)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        levels = np.arange(256, dtype=np.float32)[:, None]
-        self._levels: np.ndarray = (levels - np.array(mean, "f4")) / np.array(std, "f4")
+        self.fill = np.array(fill, np.uint8)
 
     def __call__(self, sample: Sample, key: tuple[int, int, int]) -> targets.Item:
         """Augment one item; the same ``key`` (seed, epoch, index) gives the same result.
 
         Raises:
-            ConfigError: ``extra`` makes an image larger than the crop.
+            ConfigError: ``extra`` or ``photometric`` makes an image that is not uint8 RGB or larger than the crop.
         """
         generator = np.random.default_rng([AUGMENT, *key])
         # One pair of generators for all steps: seeded each for itself, they would all draw the same numbers.
@@ -294,6 +287,11 @@ class Augment:
         maps = [name for name in given if targets.TARGETS[name].is_map]
         out = self.pipeline(image=sample.image, **{_key(name): given[name] for name in maps})
         image = out["image"]
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
+            raise ConfigError(
+                f"augment.extra (or augment.photometric) makes images of {image.dtype} {list(image.shape)} — expected "
+                "uint8 [height, width, 3]; the network normalises — take out what normalises or converts them"
+            )
         size = image.shape[:2]
         height, width = size if self.crop is None else self.crop
         if size[0] > height or size[1] > width:
@@ -301,17 +299,14 @@ class Augment:
                 f"augment.extra makes images of {size}, larger than augment.crop={self.crop}"
                 " — transforms there must keep the size — crop in the last of them"
             )
-        # Padding is 0 after normalisation, that is the mean colour.
-        padded = torch.zeros(3, height, width)
-        padded[:, : size[0], : size[1]] = self.normalise(image)
+        if size != (height, width):
+            whole = np.empty((height, width, 3), np.uint8)
+            whole[:] = self.fill
+            whole[: size[0], : size[1]] = image
+            image = whole
         made = targets.tensors({name: value for name, value in given.items() if name not in maps})
         made |= {name: targets.padded(name, out[_key(name)], height, width) for name in maps}
-        return targets.Item(image=padded, name=sample.name, **made)
-
-    def normalise(self, image: np.ndarray) -> Tensor:
-        """[3, H, W] float32 of an image [H, W, 3] uint8."""
-        planes = [cv2.LUT(plane, self._levels[:, c]) for c, plane in enumerate(cv2.split(image))]
-        return torch.from_numpy(np.stack(planes))
+        return targets.Item(image=targets.planes(image), name=sample.name, **made)
 
 
 def _key(name: str) -> str:

@@ -40,7 +40,7 @@ class DataModule(L.LightningDataModule):
         root: the dataset's folder.
         splits: official split, or list of splits, of ``train``, ``val`` and ``test``. ``test`` may be null (no test) or
             ``auto``: the dataset's split ``test`` where it has one, else no test.
-        augment: augmentation and normalisation.
+        augment: of training images.
         needs: targets that the task learns from and is scored by.
         batch_size: items per process and training batch.
         eval_batch_size: items per process in evaluation; those of one size go through the network together.
@@ -190,7 +190,7 @@ class DataModule(L.LightningDataModule):
     def _eval_dataloader(self, role: str) -> DataLoader[Item]:
         items = self.items(role)
         return DataLoader(
-            EvalItems(items, self.augment),
+            EvalItems(items),
             batch_size=self.eval_batch_size,
             sampler=ShardSampler(len(items), *self._place()),
             collate_fn=group,

@@ -1,4 +1,4 @@
-"""What a loader's workers do: read one item, augment or normalise it."""
+"""What a loader's workers do: read one item, and augment it for training."""
 
 from __future__ import annotations
 
@@ -101,11 +101,10 @@ class TrainItems(Dataset[Item]):
 
 
 class EvalItems(Dataset[Item]):
-    """Items at their own size, normalised; one that cannot be read is an error, for a score is over the whole set."""
+    """Items at their own size; one that cannot be read is an error, for a score is over the whole set."""
 
-    def __init__(self, items: Items, augment: Augment) -> None:
+    def __init__(self, items: Items) -> None:
         self.items = items
-        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.items)
@@ -113,4 +112,4 @@ class EvalItems(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         sample = self.items.read(index)
         made = targets.tensors(targets.given(sample))
-        return Item(image=self.augment.normalise(sample.image), name=sample.name, **made)
+        return Item(image=targets.planes(sample.image), name=sample.name, **made)

@@ -50,10 +50,10 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 
 @dataclass(kw_only=True)
 class Item:
-    """One image ready for the network, with whatever targets it has."""
+    """One image at the size that the network sees or, in evaluation, its own, with whatever targets it has."""
 
     image: Tensor
-    """[3, H, W] float32, normalised RGB."""
+    """[3, H, W] uint8 RGB."""
     name: str
     label: Tensor | None = None
     """[H, W] int64 train ids, ``IGNORE`` where void."""
@@ -70,6 +70,11 @@ def given(sample: Sample) -> dict[str, Any]:
 def tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
     """Targets as an item has them: copies, in the table's dtype."""
     return {name: torch.from_numpy(np.array(value, TARGETS[name].dtype)) for name, value in values.items()}
+
+
+def planes(image: np.ndarray) -> Tensor:
+    """[3, H, W] of an image [H, W, 3], a copy."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
 
 
 def padded(name: str, values: np.ndarray, height: int, width: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Networks: what a task composes of backbone, decoder, classifier and heads."""
+"""Whole networks, and what they do to an image first."""

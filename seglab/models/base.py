@@ -108,7 +108,8 @@ class Composed(Model):
         size: Size | None = None,
     ) -> Output:
         asked = self.asked(wanted)
-        maps = self.backbone(self.normalise(image))
+        # Where the whole network is in half precision (trainer.precision=bf16-true), so is what it reads.
+        maps = self.backbone(self.normalise(image).to(next(self.parameters()).dtype))
         decoded = self.decoder(maps, wanted.union(*(self.reads[name] for name in asked)), size)
         output = self.classify(decoded.feature, target)
         extra = {name: value for name, value in decoded.extra.items() if name in wanted}

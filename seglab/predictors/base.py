@@ -19,6 +19,7 @@ import torch
 
 from seglab import trust
 from seglab.checksum import checksum
+from seglab.data.targets import planes
 from seglab.errors import ConfigError
 from seglab.inference import Protocol
 from seglab.runs.atomic import jsonable
@@ -143,7 +144,7 @@ class Predictor(ABC):
 
 def tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
     """[1, 3, H, W] uint8 on the device, of an image [H, W, 3] uint8."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+    return planes(image)[None].to(device)
 
 
 def chosen(kinds: Sequence[str] | None, there: Sequence[str]) -> list[str]:

@@ -55,7 +55,9 @@ class Classification(Task):
 
     def show(self, seen: Evaluated, index: int, width: int | None = None) -> Panel:
         true, predicted = int(seen.category[index]), int(seen.scores[index].argmax())
-        image = visualize.fit(visualize.to_image(seen.batch.image[index]), width or SHOWN)
+        image = visualize.fit(
+            visualize.to_image(self.model.normalise.to_uint8(seen.batch.image[index])), width or SHOWN
+        )
         sure = float(seen.scores[index].float().softmax(0)[predicted])
         text = f"{self.spec.classes[predicted]} ({sure:.0%})"
         verdict = "right" if true == predicted else f"wrong: it is {self.spec.classes[true]}"

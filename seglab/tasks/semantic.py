@@ -83,7 +83,7 @@ class Semantic(Task):
         label = seen.label[index]
         prediction = resize_argmax(seen.scores[index : index + 1], (label.shape[0], label.shape[1]))[0]
         ids, truth = prediction.byte().cpu().numpy(), label.byte().cpu().numpy()
-        image = visualize.to_image(seen.batch.image[index])
+        image = visualize.to_image(self.model.normalise.to_uint8(seen.batch.image[index]))
         shown = visualize.strip(image, truth, ids, self.spec.classes, self.spec.palette, width or SHOWN)
         same = image.shape[:2] == truth.shape
         return Panel(shown, (image if same else visualize.fit(image, truth.shape[1]), truth, ids))

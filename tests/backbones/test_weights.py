@@ -91,7 +91,7 @@ def test_what_is_not_a_weights_file_is_refused(tmp_path: Path) -> None:
         ("a.pth", b"", "is empty"),
         ("b.pth", b"<html>", "truncated or not a checkpoint"),
         ("c.safetensors", b"\xff" * 64, "cannot be read"),
-        ("d.pth", pickle.dumps(print, protocol=2), r"holds more than tensors and plain data \(\w*builtin\w*.print\)"),
+        ("d.pth", pickle.dumps(print, protocol=2), "holds more than tensors and plain data"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"{said}.*\(backbone\.weights\)"):

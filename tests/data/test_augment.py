@@ -184,23 +184,40 @@ def test_the_steps_do_not_share_their_random_numbers():
 
 def test_padding_is_the_mean_colour_and_void():
     image, label = scene(20, 30)
-    out, target = augmented(Augment(crop=(32, 48), ratio=None, flip=0), image, label, (0, 0, 0))
+    augment = Augment(crop=(32, 48), ratio=None, flip=0, fill=(124, 116, 104))
+    out, target = augmented(augment, image, label, (0, 0, 0))
     assert out.shape == (3, 32, 48)
+    assert out.dtype == torch.uint8
+    assert out.is_contiguous()
     assert target.dtype == torch.int64
     assert torch.equal(target[:20, :30], torch.from_numpy(label).long())
     assert (target[20:] == 255).all()
     assert (target[:, 30:] == 255).all()
-    assert not out[:, 20:].any()
-    assert not out[:, :, 30:].any()
+    assert torch.equal(out[:, :20, :30], torch.from_numpy(image).permute(2, 0, 1))
+    for outside in (out[:, 20:], out[:, :, 30:]):
+        assert outside.flatten(1).unique(dim=1).tolist() == [[124], [116], [104]]
 
 
-def test_normalisation_is_exact():
-    image, _ = scene()
-    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
-    expected = ((torch.from_numpy(image).float() - mean) / std).permute(2, 0, 1)
-    found = Augment().normalise(image)
-    assert torch.equal(found, expected)
-    assert found.is_contiguous()
+class Blank(A.ImageOnlyTransform):
+    """Makes something else of the image."""
+
+    def __init__(self, made):
+        super().__init__(p=1.0)
+        self.made = made
+
+    def apply(self, img, **params):
+        return self.made
+
+
+@pytest.mark.parametrize("made", [np.zeros((32, 48, 3), np.float32), np.zeros((32, 48, 1), np.uint8)], ids=str)
+@pytest.mark.parametrize("key", ["extra", "photometric"])
+def test_transforms_that_give_anything_but_an_rgb_image_of_8_bits_are_refused(made, key):
+    image, label = scene()
+    step = [Blank(made)] if key == "extra" else Blank(made)
+    with pytest.raises(ConfigError, match=r"augment\.extra .*expected uint8 \[height, width, 3\]"):
+        augmented(standard(**{key: step}), image, label, (0, 0, 0))
+    with pytest.raises(ConfigError, match=r"augment\.extra .*float32"):
+        augmented(standard(extra=[A.Normalize()]), image, label, (0, 0, 0))
 
 
 def test_inputs_are_not_written_to():
@@ -226,10 +243,11 @@ def test_extra_transforms_of_albumentations_join_in():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"crop": (0, 5)}, {"long_short": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"std": (0, 1, 1)}]
+    "wrong",
+    [{"crop": (0, 5)}, {"long_short": (5,)}, {"ratio": (2, 1)}, {"flip": 2}, {"fill": (0, 300, 0)}, {"fill": (0,)}],
 )
 def test_values_out_of_range_are_refused(wrong):
-    with pytest.raises(ConfigError, match=f"augment.{'mean' if 'std' in wrong else next(iter(wrong))}="):
+    with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}="):
         Augment(**wrong)
 
 

@@ -52,12 +52,12 @@ def same(first, second) -> bool:
     return all(equal(getattr(first, f.name), getattr(second, f.name)) for f in fields(Batch))
 
 
-def test_training_batches_are_normalised_crops_with_train_ids(data):
+def test_training_batches_are_raw_crops_with_train_ids(data):
     module = data()
     module.setup("fit")
     (batch,) = batches(module, 1)
     assert batch.image.shape == (2, 3, 8, 8)
-    assert batch.image.dtype == torch.float32
+    assert batch.image.dtype == torch.uint8
     assert batch.label.shape == (2, 8, 8)
     assert batch.label.dtype == torch.int64
     assert set(batch.label.unique().tolist()) <= {0, 5, 10, 255}
@@ -132,7 +132,8 @@ def test_evaluation_keeps_sizes_and_groups_neighbours_of_one_size(data, made, mi
     assert [tuple(batch.image.shape) for batch in group] == [(2, 3, 12, 16), (1, 3, 9, 9)]
     assert [tuple(batch.label.shape) for batch in group] == [(2, 12, 16), (1, 9, 9)]
     image = data().source.read("val", 2).image
-    assert torch.equal(group[1].image[0], data().augment.normalise(image))
+    assert group[1].image.dtype == torch.uint8
+    assert np.array_equal(group[1].image[0].permute(1, 2, 0).numpy(), image)
 
 
 def test_a_split_without_labels_gives_images_only(data, mini, tmp_path):
@@ -329,6 +330,16 @@ def test_cifar10_of_conf_gives_whole_images_with_their_classes(augment, layout, 
     ((tested,),) = list(module.test_dataloader())
     assert tested.image.shape == (10, 3, 32, 32)
     assert sorted(tested.category.tolist()) == list(range(10))
+
+
+def test_cifar10_is_normalised_by_its_published_numbers_unless_others_are_chosen():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own, other = (compose("train", ["run_dir=.", "data=cifar10", *o]) for o in ([], ["normalize=imagenet"]))
+    assert own.normalize.mean == pytest.approx([255 * x for x in (0.4914, 0.4822, 0.4465)])
+    assert own.normalize.std == pytest.approx([255 * x for x in (0.2023, 0.1994, 0.2010)])
+    assert other.normalize.mean == [123.675, 116.28, 103.53]
+    assert (own.data.batch_size, own.augment.crop) == (128, [32, 32])
+    assert own.trainer.max_steps * own.data.batch_size == 600 * 50000
 
 
 def test_a_data_set_without_what_the_task_needs_is_refused(data, cifar10_miniature, tmp_path):
