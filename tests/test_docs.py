@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -163,6 +164,12 @@ def test_every_module_it_runs_is_there(page):
 
 def module_of(command: Command) -> str:
     return f"{command.module}.__main__" if command.module == "seglab.report" else command.module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_class_and_function_it_names_exists(page):
+    for dotted in re.findall(r"(?<![\w.])seglab(?:\.\w+)+", page.read_text()):
+        assert pkgutil.resolve_name(dotted) is not None, dotted
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -174,8 +174,7 @@ def test_a_data_set(project):
             Image.fromarray(colours[label]).save(project / f"ORCHARD/{split}/{i}.jpg")
             Image.fromarray(label).save(project / f"ORCHARD/{split}/{i}_mask.png")
     quick = [entry for entry in TINY if not entry.startswith("data.dataset")]
-    found = execute(project, *shown("dataset"), *quick, *SMALL_NET, "hydra.run.dir=run")
-    assert "run folder" in found.stdout or found.returncode == 0
+    execute(project, *shown("dataset"), *quick, *SMALL_NET, "hydra.run.dir=run")
     loaded = seglab.load(project / "run")
     assert loaded.spec.classes == ("grass", "tree", "fruit")
     assert "val/mIoU" in logged(project)
