@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,11 @@ from PIL import Image
 
 from seglab import build, cli, evaluate, predict, train
 from seglab.errors import DataError
+from tests import pages
 from tests.conftest import SMALL_NET
+from tests.pages import ROOT
 
-PAGE = (Path(__file__).parents[1] / "docs/binary.md").read_text()
+PAGE = (ROOT / "docs/binary.md").read_text()
 QUICK = [
     *SMALL_NET,
     "trainer.max_steps=2",
@@ -26,20 +27,15 @@ QUICK = [
 ]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
 def commands(module: str) -> list[list[str]]:
     """The overrides of every command line of a module, as the shell hands them on."""
-    lines = [shlex.split(line) for block in blocks("bash") for line in block.splitlines()]
-    return [line[3:] for line in lines if line[:3] == ["python", "-m", module]]
+    return [list(command.arguments) for command in pages.commands(PAGE, module)]
 
 
 @pytest.fixture
 def blobs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("python")[0], "blobs.py", "exec"), {})
+    exec(compile(pages.blocks(PAGE, "python")[0], "blobs.py", "exec"), {})
     return tmp_path / "blobs"
 
 
@@ -54,7 +50,7 @@ def test_the_page_is_true_from_the_masks_to_the_masks(blobs):
     assert "hydra.run.dir=binary" in mapped
     with pytest.raises(DataError) as caught:
         trained(bare)
-    assert str(caught.value) == blocks("text")[0].strip()
+    assert str(caught.value) == pages.blocks(PAGE, "text")[0].strip()
     metrics = trained(mapped)
     assert metrics["test/split"] == "test"
     assert metrics["test/classes"] == 2
