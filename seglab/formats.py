@@ -15,7 +15,7 @@ OWN = re.compile(r"^((?:module\.|_orig_mod\.)*)((?:model|criterion|metrics|avera
 """What formats 1 and 2 had as the training module's own, and format 3 has as its task's."""
 
 
-def second(stored: dict[str, Any]) -> dict[str, Any]:
+def to_format_2(stored: dict[str, Any]) -> dict[str, Any]:
     """A record of format 1 as one of format 2: heads by name, and ``long_short``, which was called ``scale``."""
     if not isinstance(stored.get("config"), Mapping):
         return {**stored, "format": 2}
@@ -35,7 +35,7 @@ def second(stored: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def third(stored: dict[str, Any]) -> dict[str, Any]:
+def to_format_3(stored: dict[str, Any]) -> dict[str, Any]:
     """A record of format 2 as one of format 3: a task, and the normalisation as a node of its own."""
     changed = {**stored, "format": 3, "training_parts": ["heads"]}
     if not isinstance(stored.get("config"), Mapping):
@@ -54,7 +54,7 @@ def third(stored: dict[str, Any]) -> dict[str, Any]:
 
 def config_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run of any format, as its ``config.yaml`` has it, in the present form."""
-    return dict(third(second({"config": config}))["config"])
+    return dict(to_format_3(to_format_2({"config": config}))["config"])
 
 
 def present_names(content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seglab.errors import ConfigError
-from seglab.predictions import KINDS, REPLACED, Folder, assign, stem
+from seglab.predictions import KINDS, REPLACED, PredictionFolder, assign, stem
 from seglab.runs import atomic
 
 ASKED = {"source": "somewhere", "write": ["index"]}
@@ -31,14 +31,16 @@ def root(tmp_path):
     return folder
 
 
-def begin(output: Path, root: Path, images: list[str] | None = None, overwrite: bool = False, **how) -> Folder:
-    folder = Folder(output)
+def begin(
+    output: Path, root: Path, images: list[str] | None = None, overwrite: bool = False, **how
+) -> PredictionFolder:
+    folder = PredictionFolder(output)
     images = images or sorted(path.name for path in root.iterdir())
     folder.begin(made_by(**how), root, images, overwrite, ASKED)
     return folder
 
 
-def fill(folder: Folder, text: str = "prediction", kinds=KINDS) -> None:
+def fill(folder: PredictionFolder, text: str = "prediction", kinds=KINDS) -> None:
     for name in folder.stamps:
         for kind in kinds:
             target = folder.target(name, kind)
@@ -100,7 +102,7 @@ def test_the_record_is_there_before_the_first_prediction(root, tmp_path):
 
 def test_an_interrupted_folder_is_gone_on_with(root, tmp_path):
     fill(begin(tmp_path / "out", root))
-    folder = Folder(tmp_path / "out")
+    folder = PredictionFolder(tmp_path / "out")
     entries, said = folder.begin(made_by(), root, ["a.png", "b.png"], False, ASKED)
     assert [entry.name for entry in entries] == ["a", "b"]
     assert all(folder.has(entry.name, KINDS) for entry in entries)
@@ -182,7 +184,7 @@ def test_a_file_that_the_record_does_not_know_is_not_taken_for_a_prediction(root
 def test_the_prediction_of_an_image_that_has_changed_makes_room_for_a_new_one(root, tmp_path):
     fill(begin(tmp_path / "out", root), "old")
     (root / "a.png").write_text("another content")
-    folder = Folder(tmp_path / "out")
+    folder = PredictionFolder(tmp_path / "out")
     _, said = folder.begin(made_by(), root, ["a.png", "b.png"], False, ASKED)
     assert "1 image has changed" in said[0]
     assert (folder.has("a", ["overlay"]), folder.has("b", KINDS)) == (False, True)

@@ -35,7 +35,7 @@ def test_a_run_leaves_everything_that_explains_it(ssa_run):
         assert (folder / name).is_file(), name
     assert (folder / "checkpoints/last.ckpt").is_file()
     assert (folder / "checkpoints/best.ckpt").is_file()
-    assert list((folder / "pictures").glob("*.png"))
+    assert list((folder / "images").glob("*.png"))
     assert str(folder) in done.stdout or "run folder: " in done.stdout
     assert "classifier=ssa" in (folder / "overrides.txt").read_text()
     status = json.loads((folder / "status.json").read_text())

@@ -98,7 +98,7 @@ def through_predict(path, good, out):
 def through_evaluate(path, good, out):
     options = copy.deepcopy(good[2]["evaluate"])
     options["trainer"]["accelerator"] = "cpu"
-    evaluate.score({**options, "ckpt": str(path), "output": str(out), "pictures": 0})
+    evaluate.score({**options, "ckpt": str(path), "output": str(out), "images": 0})
 
 
 def through_export(path, good, out):

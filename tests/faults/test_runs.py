@@ -80,7 +80,7 @@ def test_a_stopped_run_that_goes_on_leaves_what_an_uninterrupted_one_does(how, h
     assert (tmp_path / "run/metrics.csv").read_text() == (reference / "metrics.csv").read_text()
     for name in ("last", "best"):
         assert equal(weights(tmp_path / "run", name), weights(reference, name)), name
-    for kind in ("tables", "pictures"):
+    for kind in ("tables", "images"):
         names = [sorted(path.name for path in (folder / kind).iterdir()) for folder in (tmp_path / "run", reference)]
         assert names[0] == names[1]
     status = [json.loads((folder / "status.json").read_text()) for folder in (tmp_path / "run", reference)]
