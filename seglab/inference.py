@@ -157,7 +157,7 @@ class Protocol:
             made.append((kept, final))
         return made
 
-    def scores_in_memory(self, size: Size) -> int:
+    def scored_pixels(self, size: Size) -> int:
         """Pixels whose scores for every class are held at once; 0 where the network's own resolution is enough."""
         sizes = self.sizes(size)
         full = self.mode == "slide" or self.through_view

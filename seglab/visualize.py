@@ -226,7 +226,7 @@ def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title:
     axes.set_xticks(range(len(kept)), names, rotation=90, fontsize=letters)
     axes.set_yticks(range(len(kept)), names, fontsize=letters)
     axes.set(xlabel="prediction", ylabel="label", title=title)
-    if n <= 40:  # beyond, numbers are dust
+    if n <= 40:  # with more classes the numbers are too small to read
         for (i, j), value in np.ndenumerate(share):
             if value >= 0.5:
                 ink = "white" if value > 55 else "black"

@@ -96,7 +96,7 @@ def test_more_windows_than_anyone_waits_for_are_refused():
 )
 def test_scores_of_every_class_are_held_for_these_pixels(options, pixels):
     protocol = Protocol(**options)
-    assert protocol.scores_in_memory((30, 40)) == pixels
+    assert protocol.scored_pixels((30, 40)) == pixels
     shape = infer(pixelwise, noise(30, 40), protocol, (30, 40)).shape[-2:]
     assert shape.numel() <= max(pixels, 64 * 80)
 
