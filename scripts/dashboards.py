@@ -2,7 +2,7 @@
 
 ``--sweep FOLDER`` makes it that sweep's: only its runs, and a plot for each of its factors. ``--dry-run`` needs neither
 account nor network: it prints the specification as JSON. Without an account, ``python -m seglab.report FOLDER`` writes
-the same as one HTML file, and ``logger=tensorboard`` the curves and pictures.
+the same as one HTML file, and ``logger=tensorboard`` the curves and images.
 
 Needs ``pip install 'seglab[dashboards]'``.
 """
@@ -43,7 +43,7 @@ def workspace(
         entity=entity,
         project=project,
         name=name or (f"seglab: {group}" if group else "seglab"),
-        sections=[*by_choice(factors), *curves(), *insight(), *pictures()],
+        sections=[*by_choice(factors), *curves(), *insight(), *images()],
         settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=50, group_by_prefix="first"),
         runset_settings=ws.RunsetSettings(
             filters=[expr.Metric("Group") == group] if group else "",
@@ -139,7 +139,7 @@ def insight() -> Iterator[Section]:
     )  # fmt: skip
 
 
-def pictures() -> Iterator[Section]:
+def images() -> Iterator[Section]:
     """What can be looked at."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
@@ -148,7 +148,7 @@ def pictures() -> Iterator[Section]:
         return wr.MediaBrowser(title=title, media_keys=[key], num_columns=columns)
 
     yield ws.Section(
-        name="Pictures",
+        name="Images",
         panels=[
             media("image, label, prediction, error", "val/images"),
             media("masks by class", "val/masks", 2),
@@ -159,8 +159,8 @@ def pictures() -> Iterator[Section]:
     yield ws.Section(
         name="Inside the classifier",
         panels=[
-            media("calibration by temperature", "val/tau_calibration_picture"),
-            media("IoU by prediction", "val/context_gap_picture"),
+            media("calibration by temperature", "val/tau_calibration_figure"),
+            media("IoU by prediction", "val/context_gap_figure"),
             media("prototypes", "val/prototypes"),
             media("pixels and prototypes", "val/projection"),
             media("loss components", "train/loss_components"),

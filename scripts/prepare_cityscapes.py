@@ -12,7 +12,7 @@ import argparse
 import os
 
 from seglab.data import io
-from seglab.data.convert import Job, convert, run
+from seglab.data.convert import Conversion, convert, run
 from seglab.data.datasets.cityscapes import SUFFIX, Cityscapes
 from seglab.data.listing import scan
 from seglab.errors import DataError
@@ -29,17 +29,17 @@ def main() -> None:
 def prepare(root: str, workers: int | None = None) -> int:
     """Convert every labelIds file; returns the number of files written."""
     files = scan(root, "gtFine", SUFFIX["label_ids"])
-    jobs = [
-        Job(os.path.join(root, path), os.path.join(root, "gtFine", key + SUFFIX["train_ids"]))
+    conversions = [
+        Conversion(os.path.join(root, path), os.path.join(root, "gtFine", key + SUFFIX["train_ids"]))
         for key, (path, *_) in sorted(files.items())
     ]
-    if not jobs:
+    if not conversions:
         raise DataError(
             f"{root}/gtFine: no *{SUFFIX['label_ids']} — the files of gtFine_trainvaltest.zip are expected there"
             " — unpack it into ROOT"
         )
     table = Cityscapes(root, labels="label_ids").table
-    return convert(jobs, lambda path: table(io.read_label(path), path), "Cityscapes", workers)
+    return convert(conversions, lambda path: table(io.read_label(path), path), "Cityscapes", workers)
 
 
 if __name__ == "__main__":

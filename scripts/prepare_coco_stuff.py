@@ -16,7 +16,7 @@ from collections.abc import Collection
 import numpy as np
 
 from seglab.data import io
-from seglab.data.convert import Job, convert, read_mat, run
+from seglab.data.convert import Conversion, convert, read_mat, run
 from seglab.data.datasets.coco_stuff import TABLE, TRAIN_IDS, CocoStuff164k
 from seglab.data.labels import ranges
 from seglab.data.listing import scan
@@ -43,35 +43,39 @@ def prepare_10k(root: str, workers: int | None = None) -> int:
     """Convert the .mat files of v1.1 by the official split lists; returns the number of files written."""
     files = scan(root, "annotations", ".mat")
     known = {name: split for split in ("train", "test") for name in coco_stuff10k_split(split)}
-    jobs = [
-        Job(os.path.join(root, paths[0]), os.path.join(root, "annotations", f"{known[name]}2014", name + TRAIN_IDS))
+    conversions = [
+        Conversion(
+            os.path.join(root, paths[0]), os.path.join(root, "annotations", f"{known[name]}2014", name + TRAIN_IDS)
+        )
         for name, paths in sorted(files.items())
         if name in known
     ]
-    if not jobs:
+    if not conversions:
         raise DataError(
             f"{root}/annotations: no COCO_train2014_*.mat of the official lists"
             " — the files of cocostuff-10k-v1.1.zip are expected there — unpack it into ROOT"
         )
-    probes = jobs[:: max(1, len(jobs) // PROBES)]
-    refuse_v10(set().union(*(np.unique(read_mat(job.source, "S")).tolist() for job in probes)), probes[0].source)
-    return convert(jobs, encode_10k, "COCO-Stuff 10K", workers)
+    probes = conversions[:: max(1, len(conversions) // PROBES)]
+    refuse_v10(
+        set().union(*(np.unique(read_mat(conversion.source, "S")).tolist() for conversion in probes)), probes[0].source
+    )
+    return convert(conversions, encode_10k, "COCO-Stuff 10K", workers)
 
 
 def prepare_164k(root: str, workers: int | None = None) -> int:
     """Convert the published PNGs; returns the number of files written."""
     files = scan(root, "annotations", ".png", skip=TRAIN_IDS)
-    jobs = [
-        Job(os.path.join(root, path), os.path.join(root, "annotations", key + TRAIN_IDS))
+    conversions = [
+        Conversion(os.path.join(root, path), os.path.join(root, "annotations", key + TRAIN_IDS))
         for key, (path, *_) in sorted(files.items())
     ]
-    if not jobs:
+    if not conversions:
         raise DataError(
             f"{root}/annotations: no PNG files"
             " — train2017/ and val2017/ of stuffthingmaps_trainval2017.zip are expected there — unpack it there"
         )
     table = CocoStuff164k(root, labels="raw").table
-    return convert(jobs, lambda path: table(io.read_label(path), path), "COCO-Stuff 164K", workers)
+    return convert(conversions, lambda path: table(io.read_label(path), path), "COCO-Stuff 164K", workers)
 
 
 def encode_10k(path: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seglab.data.convert import Job, convert, read_mat, run, write_whole
+from seglab.data.convert import Conversion, convert, read_mat, run, write_whole
 from seglab.data.datasets.pascal_context import TABLE
 from seglab.data.listing import first, read_lines
 from seglab.errors import DataError
@@ -46,8 +46,8 @@ def prepare(root: str, mat: str | None = None, workers: int | None = None) -> in
             " — one .mat per image of VOC2010 is expected — unpack trainval.tar.gz and name its folder with --mat"
         )
     labels = os.path.join(root, "SegmentationClassContext")
-    jobs = [Job(os.path.join(mat, f"{name}.mat"), os.path.join(labels, f"{name}.png")) for name in names]
-    written = convert(jobs, encode, "Pascal-Context", workers)
+    conversions = [Conversion(os.path.join(mat, f"{name}.mat"), os.path.join(labels, f"{name}.png")) for name in names]
+    written = convert(conversions, encode, "Pascal-Context", workers)
     # Last, so that a run that was cut short does not look like a finished one.
     folder = os.path.join(root, "ImageSets", "SegmentationContext")
     os.makedirs(folder, exist_ok=True)

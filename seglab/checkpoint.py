@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 KEY = "seglab"
 FORMAT = 3
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.second, 2: formats.third}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: formats.to_format_2, 2: formats.to_format_3}
 """Format n -> the function that makes a record of format n + 1 of one of format n."""
 
 NETWORK = "task.model."

@@ -36,12 +36,12 @@ def conf_dir() -> Path:
 
 def register_resolvers() -> None:
     """Resolvers that the configuration files use; safe to call twice."""
-    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+    OmegaConf.register_new_resolver("folder_name", run_folder_name, replace=True)
     # Two jobs that start in the same second must not share a folder.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
 
 
-def folder_name(choices: str) -> str:
+def run_folder_name(choices: str) -> str:
     """A job's choices (``a=1,b=x/y``) as a folder's name: no separators, and not longer than a file system allows."""
     name = choices.replace("/", "_").replace(" ", "")
     if len(name) <= 120:
@@ -63,12 +63,12 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         if full_trace:
             traceback.print_exc()
         if isinstance(error, UserError):
-            fail(readable(error) + elsewhere(error, config_name), error.exit_code)
+            fail(readable(error) + other_folder_hint(error, config_name), error.exit_code)
         if hasattr(error, "exit_code"):
             fail(readable(error), error.exit_code)
         if isinstance(error, OSError) and error.errno in atomic.NOT_WRITABLE and error.filename:
             refused = atomic.unwritable(error, Path(os.fsdecode(error.filename)))
-            fail(str(refused) + elsewhere(refused, config_name), refused.exit_code)
+            fail(str(refused) + other_folder_hint(refused, config_name), refused.exit_code)
         if isinstance(error, HydraException | OmegaConfBaseException) or raised_in_hydra(error):
             fail(f"{error}{nearest(error, config_name)}", 2)
         if not full_trace:
@@ -78,10 +78,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 def outlast_readers() -> None:
     """Let this process go on when nobody reads what it prints any more."""
-    sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
+    sys.stdout, sys.stderr = TolerantStream(sys.stdout), TolerantStream(sys.stderr)
 
 
-class Lasting:
+class TolerantStream:
     """A standard stream that nobody need read: when writing fails (a closed pipe, a full disk), the rest is dropped.
 
     A run's output also goes to its log file, and a training must not end because a terminal did.
@@ -125,7 +125,7 @@ def raised_in_hydra(error: Exception) -> bool:
     )
 
 
-def elsewhere(error: UserError, config_name: str) -> str:
+def other_folder_hint(error: UserError, config_name: str) -> str:
     """For an output that cannot be written: the key of the typed command that chooses another."""
     key = FOLDER_KEYS.get(config_name)
     return f"; choose another folder with {key}=…" if isinstance(error, atomic.Unwritable) and key else ""
@@ -138,7 +138,7 @@ def compose(config_name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     register_resolvers()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return plain(hydra.compose(config_name, overrides=list(overrides)))
+        return to_containers(hydra.compose(config_name, overrides=list(overrides)))
 
 
 def fail(message: str, code: int) -> None:
@@ -228,7 +228,7 @@ def hint(error: Exception) -> str:
     return ""
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def to_containers(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain containers.
 
     Raises:

@@ -36,7 +36,7 @@ READ = ("data", "augment", "metrics")
 
 def evaluate(cfg: DictConfig) -> None:
     """One evaluation as Hydra composed it."""
-    score(cli.plain(cfg))
+    score(cli.to_containers(cfg))
 
 
 def score(options: Mapping[str, Any]) -> dict[str, Any]:

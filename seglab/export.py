@@ -13,7 +13,7 @@ from seglab import options as known
 
 def export(cfg: DictConfig) -> None:
     """One export as Hydra composed it."""
-    write(cli.plain(cfg))
+    write(cli.to_containers(cfg))
 
 
 def write(options: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 """What images were normalised with before format 3 where the augmentation said nothing."""
 
 
-def second(stored: dict[str, Any]) -> dict[str, Any]:
+def to_format_2(stored: dict[str, Any]) -> dict[str, Any]:
     """A record of format 1 as one of format 2: heads by name, and ``long_short``, which was called ``scale``."""
     if not isinstance(stored.get("config"), Mapping):
         return {**stored, "format": 2}
@@ -38,7 +38,7 @@ def second(stored: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def third(stored: dict[str, Any]) -> dict[str, Any]:
+def to_format_3(stored: dict[str, Any]) -> dict[str, Any]:
     """A record of format 2 as one of format 3: a task, and the normalisation as a node of its own."""
     changed = {**stored, "format": 3, "training_parts": ["heads"]}
     if not isinstance(stored.get("config"), Mapping):
@@ -59,7 +59,7 @@ def third(stored: dict[str, Any]) -> dict[str, Any]:
 
 def config_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run of any format, as its ``config.yaml`` has it, in the present form."""
-    return dict(third(second({"config": config}))["config"])
+    return dict(to_format_3(to_format_2({"config": config}))["config"])
 
 
 def present_names(content: dict[str, Any], key: str) -> dict[str, Any]:

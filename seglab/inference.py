@@ -157,7 +157,7 @@ class Protocol:
             made.append((kept, final))
         return made
 
-    def held(self, size: Size) -> int:
+    def scored_pixels(self, size: Size) -> int:
         """Pixels whose scores for every class are held at once; 0 where the network's own resolution is enough."""
         sizes = self.sizes(size)
         full = self.mode == "slide" or self.through_view
@@ -180,16 +180,16 @@ class Protocol:
     def view(self, image: Tensor) -> Tensor:
         """The first view of images [B, 3, H, W]: what a single pass shows the network."""
         kept, final = self.sizes(height_width(image))[0]
-        return self.bring(image, kept, final)
+        return self.resize_view(image, kept, final)
 
-    def bring(self, image: Tensor, kept: Size, final: Size) -> Tensor:
+    def resize_view(self, image: Tensor, kept: Size, final: Size) -> Tensor:
         """Resize to ``kept``, then stretch or pad to ``final``."""
         image = resize_image(image, kept)
         if self.divisor_mode == "resize":
             return resize_image(image, final)
         return F.pad(image, (0, final[1] - kept[1], 0, final[0] - kept[0]))
 
-    def bring_label(self, label: Tensor, kept: Size, final: Size) -> Tensor:
+    def resize_label(self, label: Tensor, kept: Size, final: Size) -> Tensor:
         """Labels [B, H, W] in the view's pixels (nearest; void in the padding)."""
         inner = final if self.divisor_mode == "resize" else kept
         if label.shape[-2:] != inner:
@@ -240,7 +240,7 @@ def classify(network: Network, image: Tensor, protocol: Protocol) -> Tensor:
             "evaluation.mode=slide cuts windows — expected whole for whole images; set evaluation.mode=whole"
         )
     mirrors = (False, True) if protocol.flip else (False,)
-    views = [protocol.bring(image, kept, final) for kept, final in protocol.sizes(height_width(image))]
+    views = [protocol.resize_view(image, kept, final) for kept, final in protocol.sizes(height_width(image))]
     logits = [network(view.flip(-1) if mirrored else view) for view in views for mirrored in mirrors]
     if len(logits) == 1:
         return logits[0]
@@ -263,9 +263,9 @@ def view_logits(
     network: Network, image: Tensor, protocol: Protocol, kept: Size, final: Size, mirrored: bool, label: Tensor | None
 ) -> Tensor:
     """Logits of one view, mirrored back and without padding."""
-    seen = [protocol.bring(image, kept, final)]
+    seen = [protocol.resize_view(image, kept, final)]
     if label is not None:
-        seen.append(protocol.bring_label(label, kept, final))
+        seen.append(protocol.resize_label(label, kept, final))
     if mirrored:
         seen = [x.flip(-1) for x in seen]
     logits = slide(network, seen, protocol) if protocol.mode == "slide" else network(*seen)

@@ -15,7 +15,7 @@ from seglab.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 
-class Loaded(NamedTuple):
+class LoadReport(NamedTuple):
     """What became of the tensors when a network was initialised from another's."""
 
     kept: list[str]
@@ -25,7 +25,7 @@ class Loaded(NamedTuple):
 
 def init_from(
     model: nn.Module, path: str | Path, allow_nonfinite: bool = False, classes: Sequence[str] | None = None
-) -> Loaded:
+) -> LoadReport:
     """Start from another network's weights: tensors of the same name and shape are loaded, and all are accounted for.
 
     Args:
@@ -48,7 +48,7 @@ def init_from(
             "and classifier="
         )
     model.load_state_dict(fitting, strict=False)
-    loaded = Loaded(sorted(fitting), sorted(own.keys() - fitting.keys()), sorted(tensors.keys() - fitting.keys()))
+    loaded = LoadReport(sorted(fitting), sorted(own.keys() - fitting.keys()), sorted(tensors.keys() - fitting.keys()))
     log.info("started from %s: %d tensors kept", path, len(loaded.kept))
     for kind, names in (("new (random)", loaded.new), ("dropped", loaded.dropped)):
         if names:

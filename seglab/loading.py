@@ -18,7 +18,7 @@ from seglab.inference import Protocol
 from seglab.losses.base import Criterion
 from seglab.metrics.base import Metric
 from seglab.models.base import Model
-from seglab.predictors.base import Opened, Predictor, choose_device, turned_around
+from seglab.predictors.base import Opened, Predictor, choose_device, inverse_label_map
 from seglab.tasks.base import Task
 from seglab.types import IGNORE, Output
 from seglab.version import __version__
@@ -159,7 +159,7 @@ def raw_ids(description: checkpoint.Description) -> np.ndarray:
         partial = {**dataset, "_partial_": True}
         trust.check({"data": partial}, ["data"], "the checkpoint")
         label_map = build.instantiate(partial, "data.dataset", root=None).spec.label_map
-    return turned_around(label_map or {}, description.spec, IGNORE)
+    return inverse_label_map(label_map or {}, description.spec, IGNORE)
 
 
 @contextmanager

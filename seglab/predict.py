@@ -22,7 +22,7 @@ from seglab import cli
 from seglab import options as known
 from seglab.checks import within
 from seglab.errors import ConfigError, DataError, UserError
-from seglab.predictions import Entry, Folder
+from seglab.predictions import Entry, PredictionFolder
 
 if TYPE_CHECKING:
     from seglab.predictors.base import Predictor
@@ -55,7 +55,7 @@ class Outcome:
 
 def predict(cfg: DictConfig) -> None:
     """One prediction as Hydra composed it."""
-    predict_images(cli.plain(cfg))
+    predict_images(cli.to_containers(cfg))
 
 
 def predict_images(options: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ def predict_images(options: Mapping[str, Any]) -> None:
     kinds = chosen(options["write"], predictor.kinds)
     raw = loading.raw_ids(predictor.description) if options["labels_out"] == "raw" else None
     writer = predictor.writer(Path(options["output"]), kinds, raw)
-    folder = Folder(options["output"], writer)
+    folder = PredictionFolder(options["output"], writer)
     root, images = without_predictions(*listed, writer.places)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": kinds}
@@ -127,7 +127,11 @@ def predict_images(options: Mapping[str, Any]) -> None:
 
 
 def predict_all(
-    entries: Iterable[Entry], predictor: Predictor, folder: Folder, options: Mapping[str, Any], progress: Outcome
+    entries: Iterable[Entry],
+    predictor: Predictor,
+    folder: PredictionFolder,
+    options: Mapping[str, Any],
+    progress: Outcome,
 ) -> None:
     """Predict image by image; one that fails, for whatever reason, is named and does not end the rest.
 
@@ -173,7 +177,7 @@ def predict_all(
         raise unexpected
 
 
-def predict_one(entry: Entry, predictor: Predictor, folder: Folder, limit: int | None) -> None:
+def predict_one(entry: Entry, predictor: Predictor, folder: PredictionFolder, limit: int | None) -> None:
     """Read, predict and write one image of at most ``limit`` pixels.
 
     Raises:

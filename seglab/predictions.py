@@ -59,7 +59,7 @@ class Entry:
     """Path below each kind's folder, without the kind's suffix."""
 
 
-class Folder:
+class PredictionFolder:
     """The predictions below ``path``; ``writer`` knows their files."""
 
     def __init__(self, path: str | Path, writer: Writer) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of prototype reports, and two runs side by side: ``python -m seglab.prototypes RUN_A RUN_B``.
+"""Figures of prototype reports, and two runs side by side: ``python -m seglab.prototypes RUN_A RUN_B``.
 
 The reports are what ``callbacks=prototype_report`` leaves in a run folder. The papers' figure "before and after
 distillation" is the comparison of a run with ``loss.distill.weight=0`` to one with it.
@@ -87,7 +87,7 @@ def compare(
     Gives, for each kind of prototypes that both have, the mean similarity between classes: A, B, and B - A.
 
     Raises:
-        ConfigError: a run without reports, runs of different classes, or a picture of an unknown format.
+        ConfigError: a run without reports, runs of different classes, or a figure of an unknown format.
     """
     from PIL import Image
 
@@ -95,7 +95,7 @@ def compare(
 
     output = Path(output)
     if output.suffix.lower() not in Image.registered_extensions():
-        raise ConfigError(f"output={output} — expected the name of a picture, e.g. prototypes.png")
+        raise ConfigError(f"output={output} — expected the name of a figure, e.g. prototypes.png")
     (_, a), (_, b) = read(folder_a, stage), read(folder_b, stage)
     if a["classes"] != b["classes"]:
         raise ConfigError(
@@ -152,7 +152,7 @@ def overview(first: Report, last: Report) -> Figure:
                 report is last,
                 axes is row[0],
             )
-    label = "cosine between prototypes of two classes" + (", mean over pictures" if moved else "")
+    label = "cosine between prototypes of two classes" + (", mean over images" if moved else "")
     figure.colorbar(shown, ax=panels.ravel().tolist(), label=label, shrink=0.7, aspect=35, pad=0.01)
     if moved:
         movement(figure, figure.axes[0], first if len(rows) > 1 else None, last)
@@ -160,7 +160,7 @@ def overview(first: Report, last: Report) -> Figure:
 
 
 def movement(figure: Figure, axes: Axes, first: Report | None, last: Report) -> None:
-    """Bars of 1 - cosine by class, the farthest on top, with the standard deviation over pictures."""
+    """Bars of 1 - cosine by class, the farthest on top, with the standard deviation over images."""
     seen = last["kinds"]["adapted"]["present"]
     far = numbers(seen["distance_mean"])
     order = [int(k) for k in np.argsort(far) if np.isfinite(far[k])]
@@ -185,7 +185,7 @@ def movement(figure: Figure, axes: Axes, first: Report | None, last: Report) -> 
                 values[order], y, marker, color=colour, markeredgecolor="black", markeredgewidth=0.6, markersize=5.5,
                 label=name,
             )  # fmt: skip
-    counts = seen["pictures"]
+    counts = seen["images"] if "images" in seen else seen["pictures"]  # "pictures": a report of an earlier version
     letters = font_size(0.8 * figure.get_figheight(), len(order))
     axes.set_yticks(y, [f"{last['classes'][k]} ({counts[k]})" for k in order], fontsize=letters)
     axes.set_ylim(-0.6, max(len(order), 1) - 0.4)
@@ -193,7 +193,7 @@ def movement(figure: Figure, axes: Axes, first: Report | None, last: Report) -> 
     axes.set_xlabel("distance to the static prototype, 1 − cosine", fontsize=9)
     absent = len(far) - len(order)
     note = f"\n{absent} classes that do not occur are left out" if absent else ""
-    title = f"{last['classifier']}, {last['stage']} at step {last['step']} (pictures with the class){note}"
+    title = f"{last['classifier']}, {last['stage']} at step {last['step']} (images with the class){note}"
     axes.set_title(title, fontsize=9)
     axes.grid(axis="x", color="0.85", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_a", type=Path, help="run folder, e.g. of loss.distill.weight=0")
     parser.add_argument("run_b", type=Path, help="run folder, e.g. with distillation")
-    parser.add_argument("--output", type=Path, default=Path("prototypes.png"), help="the picture (prototypes.png)")
+    parser.add_argument("--output", type=Path, default=Path("prototypes.png"), help="the figure (prototypes.png)")
     parser.add_argument("--names", nargs=2, default=("A", "B"), metavar=("A", "B"), help="what to call them")
     parser.add_argument("--stage", choices=("val", "test"), default="val")
     given = parser.parse_args()
@@ -285,7 +285,7 @@ def main() -> None:
         cli.fail(str(error), error.exit_code)
     for kind, values in means.items():
         print(f"{kind:>10}  {values['a']:+.4f}  {values['b']:+.4f}  difference {values['difference']:+.4f}")
-    print(f"mean cosine between classes: {given.names[0]}, {given.names[1]}; picture: {given.output}")
+    print(f"mean cosine between classes: {given.names[0]}, {given.names[1]}; figure: {given.output}")
 
 
 if __name__ == "__main__":

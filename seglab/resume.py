@@ -194,9 +194,9 @@ def compare(old: Description, config: Mapping[str, Any], spec: DatasetSpec, sile
     allowed = ALLOWED + (GLOBAL_BATCH if global_batch(old.config) == global_batch(new) else ())
     lines, refused = [], []
     for key, before, after in difference(old.config, new):
-        if within(key, allowed):
+        if is_below(key, allowed):
             lines.append(f"{key}: {before!r} -> {after!r}")
-        elif not within(key, SILENT + silent):
+        elif not is_below(key, SILENT + silent):
             refused.append(f"{key}: {before!r} -> {after!r}")
     if refused:
         raise CheckpointError(
@@ -215,7 +215,7 @@ def global_batch(config: Mapping[str, Any]) -> Any:
     return data["batch_size"] * count * nodes if count else (data["batch_size"], devices, nodes)
 
 
-def within(key: str, prefixes: tuple[str, ...]) -> bool:
+def is_below(key: str, prefixes: tuple[str, ...]) -> bool:
     """Whether a dotted key lies at or below one of the prefixes."""
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seglab.types import Batch
 
 
-class Cost(NamedTuple):
+class Measurement(NamedTuple):
     """What one variant takes; times in seconds."""
 
     parameters: int
@@ -54,7 +54,9 @@ def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.
     ).map(lambda value: value.to(device))
 
 
-def measure(tasks: Mapping[str, Task], batch: Batch, rounds: int, warmup: int, steps: bool = True) -> dict[str, Cost]:
+def measure(
+    tasks: Mapping[str, Task], batch: Batch, rounds: int, warmup: int, steps: bool = True
+) -> dict[str, Measurement]:
     """The cost of every task's network, measured in turns; ``steps=False`` leaves the training steps out."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -88,7 +90,7 @@ def measure(tasks: Mapping[str, Task], batch: Batch, rounds: int, warmup: int, s
         counter = FlopCounterMode(display=False)
         with counter:  # its own hooks need gradients
             task.eval().model(batch.image[:1])
-        found[name] = Cost(parameters(task)["parameters"], counter.get_total_flops() / 1e9, [], [])
+        found[name] = Measurement(parameters(task)["parameters"], counter.get_total_flops() / 1e9, [], [])
     for number in range(-warmup, rounds):
         for name, task in tasks.items():
             works = [(forward, found[name].forward)] + ([(step, found[name].step)] if steps else [])

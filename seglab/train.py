@@ -23,7 +23,7 @@ def train(cfg: DictConfig) -> float | None:
     from seglab.scores import best_of
 
     hydra_cfg = HydraConfig.get()
-    config, folder, overrides = cli.plain(cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
+    config, folder, overrides = cli.to_containers(cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
     if hydra_cfg.mode == RunMode.MULTIRUN:
         from seglab.multirun import job
 
@@ -50,7 +50,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     kind = build.task_class(config)
     options.check(config, options.TRAIN | options.parts(*kind.PARTS, *kind.TRAINING_PARTS))
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
-    with RunFolder(run_dir, results=what_is_there(config, Path(run_dir)), at_end=loggers.close) as run:
+    with RunFolder(run_dir, results=existing_results(config, Path(run_dir)), at_end=loggers.close) as run:
         data = build.build_data(config, kind.NEEDS)
         tested = config["test"] and data.splits["test"]
         for stage in ("fit", "test") if tested else ("fit",):
@@ -64,7 +64,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         run.describe(module.config, overrides, config["seed"], about)
         run.write_scores(kind.headline, module.task.known_scores())
         if run.writes:
-            announce(config, module, data, run)
+            log_summary(config, module, data, run)
         for logger in trainer.loggers:
             logger.log_hyperparams(module.config)
         trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
@@ -80,7 +80,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     return results
 
 
-def what_is_there(config: dict[str, Any], run_dir: Path) -> Any:
+def existing_results(config: dict[str, Any], run_dir: Path) -> Any:
     """What is to become of results that another run has left in the folder (see :class:`seglab.runs.folder.RunFolder`).
 
     Raises:
@@ -94,7 +94,7 @@ def what_is_there(config: dict[str, Any], run_dir: Path) -> Any:
     return "set aside" if replaced else "refuse"
 
 
-def announce(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
+def log_summary(config: dict[str, Any], module: Any, data: Any, run: Any) -> None:
     """Say what is about to be trained, on what, and where it goes."""
     from seglab import build
 

@@ -1,4 +1,4 @@
-"""Pictures and tables of what a network predicts.
+"""Images and tables of what a network predicts.
 
 Labels and predictions are maps of train ids [H, W] uint8 (``IGNORE`` where void), images [H, W, 3] uint8 RGB.
 """
@@ -92,13 +92,13 @@ def legend(entries: Sequence[tuple[str, tuple[int, int, int]]], width: int, size
             x, y = gap, y + line
         places.append((x, y, name, colour))
         x += step
-    picture = Image.new("RGB", (width, y + line if places else 1), PAPER)
-    draw = ImageDraw.Draw(picture)
+    sheet = Image.new("RGB", (width, y + line if places else 1), PAPER)
+    draw = ImageDraw.Draw(sheet)
     for x, y, name, colour in places:
         middle = y + line // 2
         draw.rectangle((x, middle - size // 2, x + size - 1, middle + size // 2), fill=tuple(colour), outline=INK)
         draw.text((x + size + gap // 2, middle), name, fill=INK, font=letters, anchor="lm")
-    return np.asarray(picture)
+    return np.asarray(sheet)
 
 
 def shorten(text: str, letters: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> str:
@@ -112,7 +112,7 @@ def shorten(text: str, letters: ImageFont.ImageFont | ImageFont.FreeTypeFont, wi
 
 def overlay_with_legend(image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: Palette) -> np.ndarray:
     """The overlay above a legend of the classes in it, at least 480 pixels wide so that the legend can be read."""
-    image, ids = to_look_at(image), to_look_at(ids)
+    image, ids = scale_for_display(image), scale_for_display(ids)
     entries = [(classes[k], palette[k]) for k in present(ids)]
     width = max(image.shape[1], SHORTEST)
     return stack([overlay(image, ids, palette), legend(entries, width, size=int(np.clip(width / 45, 14, 40)))])
@@ -154,14 +154,14 @@ def strip(
     return stack([row, legend(entries, row.shape[1])])
 
 
-def fit(picture: np.ndarray, width: int, highest: int = LONGEST) -> np.ndarray:
+def fit(image: np.ndarray, width: int, highest: int = LONGEST) -> np.ndarray:
     """Scaled to a width: photographs [H, W, 3] smoothly, ids [H, W] unmixed; squashed to ``highest`` rows."""
-    height = min(max(1, round(picture.shape[0] * width / picture.shape[1])), highest)
-    method = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(picture).resize((width, height), method))
+    height = min(max(1, round(image.shape[0] * width / image.shape[1])), highest)
+    method = Image.Resampling.NEAREST if image.ndim == 2 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(image).resize((width, height), method))
 
 
-def to_look_at(image: np.ndarray) -> np.ndarray:
+def scale_for_display(image: np.ndarray) -> np.ndarray:
     """[H, W, ...] enlarged by a whole number, or every n-th pixel of it, so that its longer side suits a screen."""
     longer = max(image.shape[:2])
     if longer > LONGEST:
@@ -171,35 +171,35 @@ def to_look_at(image: np.ndarray) -> np.ndarray:
     return image if times == 1 else image.repeat(times, 0).repeat(times, 1)
 
 
-def titled(title: str, picture: np.ndarray, size: int = 15) -> np.ndarray:
-    """A picture under its title."""
-    head = Image.new("RGB", (picture.shape[1], int(size * 1.8)), PAPER)
+def titled(title: str, image: np.ndarray, size: int = 15) -> np.ndarray:
+    """An image under its title."""
+    head = Image.new("RGB", (image.shape[1], int(size * 1.8)), PAPER)
     letters = font(size)
     title = shorten(title, letters, head.width - 8)
     ImageDraw.Draw(head).text((4, head.height // 2), title, fill=INK, font=letters, anchor="lm")
-    return stack([np.asarray(head), picture])
+    return stack([np.asarray(head), image])
 
 
-def side_by_side(pictures: Sequence[np.ndarray], gap: int = 6) -> np.ndarray:
-    """Pictures in a row on white."""
-    height = max(p.shape[0] for p in pictures)
-    width = sum(p.shape[1] for p in pictures) + gap * (len(pictures) - 1)
+def side_by_side(images: Sequence[np.ndarray], gap: int = 6) -> np.ndarray:
+    """Images in a row on white."""
+    height = max(image.shape[0] for image in images)
+    width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
     sheet = np.full((height, width, 3), PAPER, np.uint8)
     x = 0
-    for picture in pictures:
-        sheet[: picture.shape[0], x : x + picture.shape[1]] = picture
-        x += picture.shape[1] + gap
+    for image in images:
+        sheet[: image.shape[0], x : x + image.shape[1]] = image
+        x += image.shape[1] + gap
     return sheet
 
 
-def stack(pictures: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
-    """Pictures in a column on white."""
-    width = max(p.shape[1] for p in pictures)
-    sheet = np.full((sum(p.shape[0] for p in pictures) + gap * (len(pictures) - 1), width, 3), PAPER, np.uint8)
+def stack(images: Sequence[np.ndarray], gap: int = 0) -> np.ndarray:
+    """Images in a column on white."""
+    width = max(image.shape[1] for image in images)
+    sheet = np.full((sum(image.shape[0] for image in images) + gap * (len(images) - 1), width, 3), PAPER, np.uint8)
     y = 0
-    for picture in pictures:
-        sheet[y : y + picture.shape[0], : picture.shape[1]] = picture
-        y += picture.shape[0] + gap
+    for image in images:
+        sheet[y : y + image.shape[0], : image.shape[1]] = image
+        y += image.shape[0] + gap
     return sheet
 
 
@@ -222,7 +222,7 @@ def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title:
     axes.set_xticks(range(len(kept)), names, rotation=90, fontsize=letters)
     axes.set_yticks(range(len(kept)), names, fontsize=letters)
     axes.set(xlabel="prediction", ylabel="label", title=title)
-    if n <= 40:  # beyond, numbers are dust
+    if n <= 40:  # with more classes the numbers are too small to read
         for (i, j), value in np.ndenumerate(share):
             if value >= 0.5:
                 ink = "white" if value > 55 else "black"
@@ -239,11 +239,11 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save(picture: np.ndarray, path: str | Path) -> None:
-    """Write a picture, whole or not at all; its folder is made, its suffix says the format."""
+def save(image: np.ndarray, path: str | Path) -> None:
+    """Write an image, whole or not at all; its folder is made, its suffix says the format."""
     kind = Image.registered_extensions()[Path(path).suffix.lower()]
     with atomic.replacing(Path(path)) as file:
-        Image.fromarray(picture).save(file, format=kind, **({"quality": 92} if kind == "JPEG" else {}))
+        Image.fromarray(image).save(file, format=kind, **({"quality": 92} if kind == "JPEG" else {}))
 
 
 def class_table(results: Mapping[str, Any], classes: Sequence[str], title: str = "") -> Table:

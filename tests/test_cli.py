@@ -73,8 +73,8 @@ def test_a_workers_error_is_shown_without_its_trace():
 
 
 def test_a_jobs_folder_is_named_by_its_choices_within_what_a_file_system_allows():
-    assert cli.folder_name("classifier=ssa,seed=1") == "classifier=ssa,seed=1"
-    assert "/" not in cli.folder_name("data.root=/a/b")
-    long = [cli.folder_name("x" * 300 + str(i)) for i in range(2)]
+    assert cli.run_folder_name("classifier=ssa,seed=1") == "classifier=ssa,seed=1"
+    assert "/" not in cli.run_folder_name("data.root=/a/b")
+    long = [cli.run_folder_name("x" * 300 + str(i)) for i in range(2)]
     assert len(set(long)) == 2
     assert max(map(len, long)) < 130

@@ -21,7 +21,7 @@ SIZES = [(33, 47), (40, 40), (29, 64)]
 
 @pytest.fixture
 def root(tmp_path):
-    """A folder data set with pictures of several sizes; class 3 is never labelled."""
+    """A folder data set with images of several sizes; class 3 is never labelled."""
     folder, generator = tmp_path / "data", np.random.default_rng(0)
     for split, count in (("train", 2), ("val", 3), ("hidden", 2)):
         for kind in ("images", "labels"):
@@ -64,7 +64,7 @@ def score(tmp_path, compose):
 
 
 def by_hand(ckpt, root, branch: str = "logits") -> float:
-    """mIoU of the whole validation split, from the pictures and a loop over classes."""
+    """mIoU of the whole validation split, from the images and a loop over classes."""
     model = seglab.load(ckpt)
     mean, std = (torch.tensor(model.description.config["normalize"][k]).view(3, 1, 1) for k in ("mean", "std"))
     predictions, labels = [], []
@@ -85,7 +85,7 @@ def by_hand(ckpt, root, branch: str = "logits") -> float:
     return sum(ious) / len(ious)
 
 
-def test_the_number_is_that_of_a_loop_over_the_pictures(saved, score, root, tmp_path):
+def test_the_number_is_that_of_a_loop_over_the_images(saved, score, root, tmp_path):
     ckpt = saved()
     results = score(ckpt)
     assert results["mIoU"] == pytest.approx(by_hand(ckpt, root), abs=1e-12)
@@ -102,7 +102,7 @@ def test_the_number_is_that_of_a_loop_over_the_pictures(saved, score, root, tmp_
     assert json.loads((tmp_path / "evaluated/status.json").read_text())["status"] == "done"
 
 
-def test_a_table_a_confusion_matrix_and_pictures_are_left(saved, score, tmp_path, capsys):
+def test_a_table_a_confusion_matrix_and_images_are_left(saved, score, tmp_path, capsys):
     score(saved())
     assert "green" in capsys.readouterr().out
     folder = tmp_path / "evaluated"
@@ -111,7 +111,7 @@ def test_a_table_a_confusion_matrix_and_pictures_are_left(saved, score, tmp_path
     assert len(list((folder / "images").rglob("*.png"))) == 2
 
 
-def test_batches_of_pictures_do_not_change_the_number(saved, score):
+def test_batches_of_images_do_not_change_the_number(saved, score):
     ckpt = saved()
     assert score(ckpt)["mIoU"] == score(ckpt, "data.eval_batch_size=3")["mIoU"]
 

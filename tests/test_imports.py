@@ -18,7 +18,7 @@ APART = {
     "runs": (*ABOVE, *PARTS, "data"),
     "multirun": ("report",),
 }
-"""What a room knows nothing of, nor anything that it imports."""
+"""What a layer knows nothing of, nor anything that it imports."""
 
 Graph = dict[str, set[str]]
 
@@ -67,7 +67,7 @@ def short(name: str, root: Path) -> str:
     return name.removeprefix(f"{root.name}.")
 
 
-def circles(graph: Graph) -> list[list[str]]:
+def cycles(graph: Graph) -> list[list[str]]:
     """Sets of modules each of which reaches all others of its set."""
     reached = {name: reachable(graph, name) for name in graph}
     alike = {
@@ -79,7 +79,7 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def reachable(graph: Graph, start: str) -> set[str]:
-    """Everything that ``start`` imports, directly or not; ``start`` itself only where it lies on a circle."""
+    """Everything that ``start`` imports, directly or not; ``start`` itself only where it lies on a cycle."""
     seen: set[str] = set()
     rest = list(graph[start])
     while rest:
@@ -90,8 +90,8 @@ def reachable(graph: Graph, start: str) -> set[str]:
     return seen
 
 
-def within(name: str, room: str) -> bool:
-    return name == room or name.startswith(f"{room}.")
+def within(name: str, layer: str) -> bool:
+    return name == layer or name.startswith(f"{layer}.")
 
 
 @pytest.fixture(scope="module")
@@ -100,22 +100,22 @@ def seglab() -> Graph:
 
 
 def test_the_rules_are_about_modules_that_exist(seglab: Graph):
-    named = {*ENTRIES, *APART, *(above for rooms in APART.values() for above in rooms)}
+    named = {*ENTRIES, *APART, *(above for layers in APART.values() for above in layers)}
     assert {name for name in named if not any(within(each, name) for each in seglab)} == set()
 
 
-def test_there_is_no_circle(seglab: Graph):
-    assert circles(seglab) == []
+def test_there_is_no_import_cycle(seglab: Graph):
+    assert cycles(seglab) == []
 
 
-@pytest.mark.parametrize("room", APART)
-def test_a_room_knows_nothing_of_those_above_it(seglab: Graph, room: str):
+@pytest.mark.parametrize("layer", APART)
+def test_a_layer_imports_none_of_those_above_it(seglab: Graph, layer: str):
     wrong = {
         f"{name} -> {other}"
         for name in seglab
-        if within(name, room)
+        if within(name, layer)
         for other in reachable(seglab, name)
-        if any(within(other, above) for above in APART[room])
+        if any(within(other, above) for above in APART[layer])
     }
     assert wrong == set()
 
@@ -130,16 +130,16 @@ def test_no_entry_point_is_imported_from_below(seglab: Graph):
     assert wrong == set()
 
 
-def test_the_graph_sees_through_functions_and_not_through_type_checking(tmp_path: Path):
-    house = tmp_path / "house"
-    (house / "room").mkdir(parents=True)
-    (house / "__init__.py").write_text("")
-    (house / "room/__init__.py").write_text("from house.room.bed import sleep\n")
-    (house / "room/bed.py").write_text("def sleep():\n    from house import door\n")
-    (house / "door.py").write_text("from house.room import sleep\n")
-    (house / "wall.py").write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house import door\nelse:\n    import house.room.bed\n"
+def test_the_graph_includes_imports_in_functions_and_not_those_for_type_checking(tmp_path: Path):
+    package = tmp_path / "package"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "inner/__init__.py").write_text("from package.inner.leaf import name\n")
+    (package / "inner/leaf.py").write_text("def name():\n    from package import other\n")
+    (package / "other.py").write_text("from package.inner import name\n")
+    (package / "checked.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from package import other\nelse:\n    import package.inner.leaf\n"
     )
-    found = graph(house)
-    assert found["wall"] == {"room.bed"}
-    assert circles(found) == [["door", "room", "room.bed"]]
+    found = graph(package)
+    assert found["checked"] == {"inner.leaf"}
+    assert cycles(found) == [["inner", "inner.leaf", "other"]]

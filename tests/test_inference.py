@@ -24,7 +24,7 @@ def pixelwise(image: torch.Tensor) -> torch.Tensor:
     return 2 * image
 
 
-def picture(height: int, width: int, batch: int = 1) -> torch.Tensor:
+def noise(height: int, width: int, batch: int = 1) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -96,8 +96,8 @@ def test_more_windows_than_anyone_waits_for_are_refused():
 )
 def test_scores_of_every_class_are_held_for_these_pixels(options, pixels):
     protocol = Protocol(**options)
-    assert protocol.held((30, 40)) == pixels
-    shape = infer(pixelwise, picture(30, 40), protocol, (30, 40)).shape[-2:]
+    assert protocol.scored_pixels((30, 40)) == pixels
+    shape = infer(pixelwise, noise(30, 40), protocol, (30, 40)).shape[-2:]
     assert shape.numel() <= max(pixels, 64 * 80)
 
 
@@ -110,21 +110,21 @@ def test_views_are_added_up_without_touching_their_logits():
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 33), (5, 40), (1, 1), (37, 26)])
 def test_windows_of_a_pixelwise_network_change_nothing(height, width):
-    image = picture(height, width, batch=2)
+    image = noise(height, width, batch=2)
     result = infer(pixelwise, image, Protocol(**SLIDE), (height, width))
     torch.testing.assert_close(result, pixelwise(image))
 
 
 @pytest.mark.parametrize("window_batch", [2, 3, 100])
 def test_windows_may_go_through_the_network_together(window_batch):
-    image = picture(41, 57, batch=2)
+    image = noise(41, 57, batch=2)
     one = infer(network, image, Protocol(**SLIDE, window_batch=1), (41, 57))
     many = infer(network, image, Protocol(**SLIDE, window_batch=window_batch), (41, 57))
     torch.testing.assert_close(one, many)
 
 
 def test_each_image_of_a_batch_keeps_its_own_windows():
-    images = picture(41, 57, batch=3)
+    images = noise(41, 57, batch=3)
     together = infer(network, images, Protocol(**SLIDE), (41, 57))
     alone = [infer(network, image[None], Protocol(**SLIDE), (41, 57)) for image in images]
     torch.testing.assert_close(together, torch.cat(alone))
@@ -132,23 +132,23 @@ def test_each_image_of_a_batch_keeps_its_own_windows():
 
 def test_an_image_smaller_than_the_window_is_one_smaller_window():
     seen = []
-    infer(lambda x: seen.append(x.shape) or pixelwise(x), picture(9, 40), Protocol(**SLIDE), (9, 40))
+    infer(lambda x: seen.append(x.shape) or pixelwise(x), noise(9, 40), Protocol(**SLIDE), (9, 40))
     assert {tuple(shape[-2:]) for shape in seen} == {(9, 16)}
 
 
 def test_one_whole_view_is_the_networks_own_answer_at_its_own_resolution():
-    image = picture(32, 48)
+    image = noise(32, 48)
     assert torch.equal(infer(network, image, Protocol(), (32, 48)), network(image))
 
 
 def test_through_view_resizes_twice_as_mmsegmentation_does():
-    image, size = picture(30, 44), (61, 90)
+    image, size = noise(30, 44), (61, 90)
     result = infer(network, image, Protocol(long_short=(88, 60), through_view=True), size)
     assert result.shape[-2:] == (60, 88)
 
 
 def test_flip_and_scales_of_a_pixelwise_network_keep_the_prediction():
-    image = F.interpolate(picture(4, 5), size=(32, 40), mode="bilinear")
+    image = F.interpolate(noise(4, 5), size=(32, 40), mode="bilinear")
     scores = infer(pixelwise, image, Protocol(flip=True, ratios=[1.0]), (32, 40))
     torch.testing.assert_close(scores, pixelwise(image).log_softmax(1), atol=1e-5, rtol=1e-5)
     several = infer(pixelwise, image, Protocol(flip=True, ratios=[0.5, 1.0, 1.5]), (32, 40))
@@ -159,7 +159,7 @@ def test_flip_and_scales_of_a_pixelwise_network_keep_the_prediction():
 def test_views_are_averaged_as_probabilities_not_as_logits():
     answers = iter([torch.tensor([20.0, 0.0]), torch.tensor([0.0, 4.0])])
     protocol = Protocol(ratios=[1.0, 1.0])
-    scores = infer(lambda x: next(answers).view(1, 2, 1, 1), picture(1, 1), protocol, (1, 1))
+    scores = infer(lambda x: next(answers).view(1, 2, 1, 1), noise(1, 1), protocol, (1, 1))
     expected = (torch.tensor([20.0, 0.0]).softmax(0) + torch.tensor([0.0, 4.0]).softmax(0)) / 2
     torch.testing.assert_close(scores.exp().flatten(), expected)
 
@@ -170,7 +170,7 @@ def test_the_mirrored_view_is_mirrored_back():
         logits[:, 1, :, : image.shape[-1] // 2] = 9
         return logits
 
-    scores = infer(left, picture(4, 8), Protocol(flip=True), (4, 8))
+    scores = infer(left, noise(4, 8), Protocol(flip=True), (4, 8))
     torch.testing.assert_close(scores[..., :4].exp().mean(), scores[..., 4:].exp().mean())
 
 
@@ -178,13 +178,13 @@ def test_the_mirrored_view_is_mirrored_back():
 def test_the_divisor_makes_sides_multiples(mode, expected):
     seen = []
     protocol = Protocol(divisor=32, divisor_mode=mode)
-    infer(lambda x: seen.append(tuple(x.shape[-2:])) or network(x), picture(50, 70), protocol, (50, 70))
+    infer(lambda x: seen.append(tuple(x.shape[-2:])) or network(x), noise(50, 70), protocol, (50, 70))
     assert seen == [expected]
-    assert tuple(protocol.view(picture(50, 70)).shape[-2:]) == expected
+    assert tuple(protocol.view(noise(50, 70)).shape[-2:]) == expected
 
 
 def test_padding_is_zero_at_the_right_and_the_bottom_and_is_cut_off_again():
-    image = picture(50, 70)
+    image = noise(50, 70)
     seen = []
     protocol = Protocol(divisor=32, divisor_mode="pad")
     result = infer(lambda x: seen.append(x) or pixelwise(x), image, protocol, (50, 70))
@@ -249,7 +249,7 @@ def test_a_label_follows_its_image_through_every_view(options):
 
 
 def test_sums_may_be_kept_on_the_cpu():
-    image = picture(41, 57)
+    image = noise(41, 57)
     for options in (SLIDE, {"flip": True}):
         a = infer(network, image, Protocol(**options), (41, 57))
         b = infer(network, image, Protocol(**options, accumulate="cpu"), (41, 57))

@@ -1,4 +1,4 @@
-"""What is installed: the configuration and the tables come along, no picture does, and no licence surprises."""
+"""What is installed: the configuration and the tables come along, no image does, and no licence surprises."""
 
 import importlib.metadata
 import re

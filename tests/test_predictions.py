@@ -11,7 +11,7 @@ import pytest
 
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
-from seglab.predictions import REPLACED, Folder, assign, stem
+from seglab.predictions import REPLACED, PredictionFolder, assign, stem
 from seglab.predictors.pixels import SUFFIXES, PixelWriter
 from seglab.runs import atomic
 
@@ -36,18 +36,20 @@ def root(tmp_path):
     return folder
 
 
-def opened(output: Path) -> Folder:
-    return Folder(output, PixelWriter(output, KINDS, SPEC))
+def opened(output: Path) -> PredictionFolder:
+    return PredictionFolder(output, PixelWriter(output, KINDS, SPEC))
 
 
-def begin(output: Path, root: Path, images: list[str] | None = None, overwrite: bool = False, **how) -> Folder:
+def begin(
+    output: Path, root: Path, images: list[str] | None = None, overwrite: bool = False, **how
+) -> PredictionFolder:
     folder = opened(output)
     images = images or sorted(path.name for path in root.iterdir())
     folder.begin(made_by(**how), root, images, overwrite, ASKED)
     return folder
 
 
-def fill(folder: Folder, text: str = "prediction", kinds=KINDS) -> None:
+def fill(folder: PredictionFolder, text: str = "prediction", kinds=KINDS) -> None:
     for name in folder.stamps:
         for kind in kinds:
             target = folder.writer.target(name, kind)

@@ -1,4 +1,4 @@
-"""Pictures and tables."""
+"""Images and tables."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def scene(height: int = 24, width: int = 32):
 
 def test_colours_are_the_palettes_and_void_is_black():
     _, label = scene()
-    picture = visualize.colour_map(label, PALETTE)
-    assert (picture[label == 0] == PALETTE[0]).all()
-    assert (picture[label == IGNORE] == 0).all()
+    image = visualize.colour_map(label, PALETTE)
+    assert (image[label == 0] == PALETTE[0]).all()
+    assert (image[label == IGNORE] == 0).all()
 
 
 def test_only_classes_that_occur_are_present_most_pixels_first():
@@ -47,11 +47,11 @@ def test_planes_become_an_image_of_the_same_levels():
 def test_errors_are_red_void_is_black_and_the_rest_is_grey():
     image, label = scene()
     prediction = np.zeros_like(label)
-    picture = visualize.error_map(image, label, prediction).astype(int)
+    image = visualize.error_map(image, label, prediction).astype(int)
     wrong, void = (label == 1), (label == IGNORE)
-    assert (picture[wrong][:, 0] > picture[wrong][:, 1] + 80).all()
-    assert (picture[void] == 0).all()
-    right = picture[~wrong & ~void]
+    assert (image[wrong][:, 0] > image[wrong][:, 1] + 80).all()
+    assert (image[void] == 0).all()
+    right = image[~wrong & ~void]
     assert (right[:, 0] == right[:, 1]).all()
 
 
@@ -59,9 +59,9 @@ def test_an_overlay_keeps_the_image_where_void_and_has_the_classes_in_its_legend
     image, label = scene()
     shown = visualize.overlay(image, label, PALETTE)
     assert (shown[0, :-1] == image[0, :-1]).all()
-    picture = visualize.overlay_with_legend(image, label, CLASSES, PALETTE)
-    assert picture.shape[1] == 480
-    legend = picture[360:].reshape(-1, 3)
+    image = visualize.overlay_with_legend(image, label, CLASSES, PALETTE)
+    assert image.shape[1] == 480
+    legend = image[360:].reshape(-1, 3)
     assert (legend == PALETTE[0]).all(1).any()
     assert not (legend == PALETTE[2]).all(1).any()
 
@@ -105,13 +105,13 @@ def test_a_label_is_scaled_without_mixing_ids():
     assert set(np.unique(visualize.fit(label, 77))) == {0, 1, IGNORE}
 
 
-def test_the_confusion_picture_leaves_out_what_never_occurs():
+def test_the_confusion_figure_leaves_out_what_never_occurs():
     matrix = torch.zeros(60, 60, dtype=torch.int64)
     matrix[3, 3] = matrix[3, 9] = 5
-    small = visualize.confusion_picture(matrix, [str(k) for k in range(60)])
-    large = visualize.confusion_picture(torch.eye(60), [str(k) for k in range(60)])
+    small = visualize.confusion_figure(matrix, [str(k) for k in range(60)])
+    large = visualize.confusion_figure(torch.eye(60), [str(k) for k in range(60)])
     assert small.shape[0] < large.shape[0] / 3
-    assert visualize.confusion_picture(torch.zeros(2, 2), ["a", "b"]).shape[2] == 3
+    assert visualize.confusion_figure(torch.zeros(2, 2), ["a", "b"]).shape[2] == 3
 
 
 def test_the_table_is_in_percent_and_counts_the_classes_that_occur():
@@ -125,7 +125,7 @@ def test_the_table_is_in_percent_and_counts_the_classes_that_occur():
     assert "–" in text
 
 
-def test_a_picture_is_saved_in_the_format_of_its_suffix(tmp_path):
+def test_an_image_is_saved_in_the_format_of_its_suffix(tmp_path):
     image, _ = scene()
     for name in ("deep/a.png", "b.jpg"):
         visualize.save(image, tmp_path / name)

@@ -23,7 +23,7 @@ from seglab.backbones.pyramid import Pyramid
 from seglab.checks import within
 from seglab.errors import ConfigError
 
-LIKED: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False, "always_partition": True}
+DEFAULTS: dict[str, Any] = {"dynamic_img_size": True, "strict_img_size": False, "always_partition": True}
 """Options that let transformers take images of any size; each is left out where a network does not know it.
 
 ``always_partition`` because timm decides from the size the network was *trained* at whether the windows of Swin's last
@@ -245,12 +245,12 @@ def create_features(
 
 
 def create(name: str, asked: dict[str, Any], fallback: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """``timm.create_model(features_only=True)`` with what was asked and as many of ``LIKED`` as the network knows.
+    """``timm.create_model(features_only=True)`` with what was asked and as many of ``DEFAULTS`` as the network knows.
 
     Raises:
         ConfigError: an option that was asked for does not exist for this network, or a value is refused.
     """
-    options = {**LIKED, **asked}
+    options = {**DEFAULTS, **asked}
     while True:
         try:
             return timm.create_model(name, features_only=True, **options), options
@@ -258,8 +258,8 @@ def create(name: str, asked: dict[str, Any], fallback: str | None = None) -> tup
             unknown = re.findall(r"'(\w+)'", str(error)) if "unexpected keyword argument" in str(error) else []
             dropped = [option for option in unknown if option in options and option not in asked]
             option = unknown[0] if unknown else None
-            for liked in dropped:
-                del options[liked]
+            for default in dropped:
+                del options[default]
             if dropped:
                 continue
             if fallback in options:

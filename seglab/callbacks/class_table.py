@@ -23,7 +23,7 @@ from seglab.runs.atomic import jsonable
 class ClassTable(OfTraining):
     """Writes ``tables/<stage>_XXXXXX.csv`` and ``.json`` and prints the table.
 
-    TensorBoard and W&B get the IoU of each class as a curve and a picture of the confusion matrix, W&B the table too.
+    TensorBoard and W&B get the IoU of each class as a curve and a figure of the confusion matrix, W&B the table too.
 
     Args:
         max_rows: with more classes than that, only the means are printed (the files have all).

@@ -1,6 +1,6 @@
 """What context brings to one checkpoint, and what it could bring: mIoU of three predictions of the same pass.
 
-coarse: the plain 1x1 convolution, prototypes as learnt; adapted: the prediction, prototypes adapted to the picture by
+coarse: the plain 1x1 convolution, prototypes as learnt; adapted: the prediction, prototypes adapted to the image by
 its own coarse classes; oracle: prototypes adapted by the labels. Then
 
     context_gain = mIoU(adapted) - mIoU(coarse)     context_gap = mIoU(oracle) - mIoU(adapted)
@@ -37,7 +37,7 @@ BRANCHES = {"coarse": "coarse", "adapted": "logits", "oracle": "oracle"}
 """Prediction -> the field of the network's output that it is."""
 SCORES = tuple(Score(name, "max", "percent") for name in ("mIoU_coarse", "mIoU_oracle", "context_gain", "context_gap"))
 MOST = 60
-"""Classes in the picture."""
+"""Classes in the image."""
 
 
 class ContextGap(EvaluationObserver):

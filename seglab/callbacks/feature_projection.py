@@ -1,4 +1,4 @@
-"""Pixel features and prototypes of one picture in two dimensions, as the papers draw them.
+"""Pixel features and prototypes of one image in two dimensions, as the papers draw them.
 
 t-SNE: van der Maaten, Hinton, "Visualizing Data using t-SNE", JMLR 2008. It keeps neighbours: the distance between two
 clusters, and a cluster's size, mean nothing. PCA keeps directions of large variance, and distances along them.
@@ -64,7 +64,7 @@ class Points:
 
 class FeatureProjection(Callback):
     """Writes ``insight/projection_<stage>_<step>_<method>.png``, with the image and its label, and the coordinates
-    as ``.csv``; loggers get the picture. One picture goes through the network once more, in the first process.
+    as ``.csv``; loggers get the figure. One image goes through the network once more, in the first process.
 
     Args:
         image: of the validation split, also after the test: its number, or its name (the last part is enough).
@@ -104,7 +104,7 @@ class FeatureProjection(Callback):
         return isinstance(task.model, Segmenter)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Find the picture and the library before anything is trained.
+        """Find the image and the library before anything is trained.
 
         Raises:
             ConfigError: one of them is missing.
@@ -128,7 +128,7 @@ class FeatureProjection(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        # Among the pictures, because EMA's average is in place while they are evaluated, and only then.
+        # Among the images, because EMA's average is in place while they are evaluated, and only then.
         if batch_idx > 0 or trainer.sanity_checking or not trainer.is_global_zero:
             return
         if trainer.testing or self.when == "every" or last(trainer):
@@ -152,19 +152,19 @@ class FeatureProjection(Callback):
         target = folder(trainer) / f"projection_{stage}_{step:06d}_{self.method}"
         atomic.write_text(target.with_suffix(".csv"), as_csv(table(points, flat, spec)))
         title = f"{type(module.task.model.classifier).__name__}, {sample.name}, {stage} at step {step}"
-        picture = draw(sample, points, flat, spec, title, axes)
-        visualize.save(picture, target.with_suffix(".png"))
-        log_image(trainer, f"{stage}/projection", picture, step)
+        shown = draw(sample, points, flat, spec, title, axes)
+        visualize.save(shown, target.with_suffix(".png"))
+        log_image(trainer, f"{stage}/projection", shown, step)
 
     on_test_end = on_validation_end
 
     @torch.no_grad()
     def look(self, trainer: L.Trainer, module: Any) -> tuple[Any, Points]:
-        """The stored picture, and what the network makes of it."""
+        """The stored image, and what the network makes of it."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         sample = data.items("val").read(self.index)
         if sample.label is None:
-            raise ConfigError(f"{KEY}.image={self.image} has no label — choose a picture that has one")
+            raise ConfigError(f"{KEY}.image={self.image} has no label — choose an image that has one")
         pixels = planes(sample.image)[None].to(module.device)
         label = torch.from_numpy(np.array(sample.label)).long()[None].to(module.device)
         image, protocol = module.task.model.normalise(pixels), module.task.protocol
@@ -227,7 +227,7 @@ class FeatureProjection(Callback):
 
 
 def find(image: int | str, names: list[str]) -> int:
-    """The picture's number among the names of the validation split.
+    """The image's number among the names of the validation split.
 
     Raises:
         ConfigError: there is none, or several.
@@ -235,7 +235,7 @@ def find(image: int | str, names: list[str]) -> int:
     if isinstance(image, int):
         if not 0 <= image < len(names):
             raise ConfigError(
-                f"{KEY}.image={image} — the validation split has {len(names)} pictures; expected 0 to {len(names) - 1}"
+                f"{KEY}.image={image} — the validation split has {len(names)} images; expected 0 to {len(names) - 1}"
             )
         return image
     fitting = [i for i, name in enumerate(names) if name == image] or [
@@ -245,13 +245,13 @@ def find(image: int | str, names: list[str]) -> int:
         return fitting[0]
     if fitting:
         raise ConfigError(
-            f"{KEY}.image={image} is the name of {len(fitting)} pictures — expected one of them in full, e.g. "
+            f"{KEY}.image={image} is the name of {len(fitting)} images — expected one of them in full, e.g. "
             f"{names[fitting[0]]}"
         )
     parts = {key: name for name in names for key in (name.rsplit("/", 1)[-1], name)}
     close = list(dict.fromkeys(parts[key] for key in difflib.get_close_matches(image, list(parts), n=3, cutoff=0.5)))
     hint = f"did you mean {' or '.join(close)}?" if close else f"expected a name like {names[0]}, or a number"
-    raise ConfigError(f"{KEY}.image={image} is no picture of the validation split — {hint}")
+    raise ConfigError(f"{KEY}.image={image} is no image of the validation split — {hint}")
 
 
 def last(trainer: L.Trainer) -> bool:

@@ -25,9 +25,9 @@ def folder(trainer: L.Trainer) -> Path:
 
 
 def publish(trainer: L.Trainer, stage: str, name: str, rows: list[dict[str, Any]], figure: Figure) -> None:
-    """Write ``NAME_STAGE.csv`` and ``.png``, those of the evaluation before replaced; loggers get ``NAME_picture``."""
+    """Write ``NAME_STAGE.csv`` and ``.png``, those of the evaluation before replaced; loggers get ``NAME_figure``."""
     target = folder(trainer) / f"{name}_{stage}"
     atomic.write_text(target.with_suffix(".csv"), as_csv(rows))
-    picture = visualize.pixels(figure)
-    visualize.save(picture, target.with_suffix(".png"))
-    log_image(trainer, f"{stage}/{name}_picture", picture, trainer.global_step)
+    image = visualize.pixels(figure)
+    visualize.save(image, target.with_suffix(".png"))
+    log_image(trainer, f"{stage}/{name}_figure", image, trainer.global_step)

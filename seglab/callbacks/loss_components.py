@@ -144,9 +144,9 @@ class LossComponents(OfTraining):
         log.info("loss_components took %.1f s, %.1f %% of the training", self.seconds, 100 * share)
         terms, pairs = (read(path) for path in self.files(trainer))
         if terms:
-            picture = visualize.pixels(draw(terms, pairs))
-            visualize.save(picture, folder(trainer) / "loss_components.png")
-            log_image(trainer, "train/loss_components", picture, trainer.global_step)
+            image = visualize.pixels(draw(terms, pairs))
+            visualize.save(image, folder(trainer) / "loss_components.png")
+            log_image(trainer, "train/loss_components", image, trainer.global_step)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class NonFiniteError(RuntimeError):
     exit_code = 1
 
 
-class Seen(NamedTuple):
+class BatchRecord(NamedTuple):
     """One batch of the running optimiser step."""
 
     names: tuple[str, ...]
@@ -52,7 +52,7 @@ class NonFinite(OfTraining):
         self.skips = skips
         self.skipped = 0
         self.overflows = 0
-        self.seen: list[Seen] = []
+        self.seen: list[BatchRecord] = []
         self.buffers: list[tuple[Tensor, Tensor]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class NonFinite(OfTraining):
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: Any, loss: Tensor) -> None:
         step = pl_module.last
-        self.seen.append(Seen(step.names, loss.detach(), step.losses.parts))
+        self.seen.append(BatchRecord(step.names, loss.detach(), step.losses.parts))
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         seen, self.seen = self.seen, []
@@ -100,7 +100,9 @@ class NonFinite(OfTraining):
                 trainer.global_step + 1,
             )  # fmt: skip
 
-    def refuse(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer, seen: list[Seen]) -> None:
+    def refuse(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer, seen: list[BatchRecord]
+    ) -> None:
         """Report, then raise or leave the step out.
 
         Raises:
@@ -129,7 +131,7 @@ class NonFinite(OfTraining):
         self,
         trainer: L.Trainer,
         optimizer: Optimizer,
-        seen: list[Seen],
+        seen: list[BatchRecord],
         losses: list[float],
         what: str,
         tensors: list[str],
@@ -155,7 +157,7 @@ class NonFinite(OfTraining):
                 parameter.grad = None  # an optimiser passes over what has no gradient
 
 
-def culprit(seen: list[Seen], gradients: list[str], several: bool) -> str:
+def culprit(seen: list[BatchRecord], gradients: list[str], several: bool) -> str:
     """What was not finite, as a message names it.
 
     Args:

@@ -83,7 +83,7 @@ class Preemption(Checkpoint, OfTraining):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        # Ranks may have different numbers of pictures, so several cannot confer here.
+        # Ranks may have different numbers of images, so several cannot confer here.
         if trainer.state.fn == "fit" and trainer.world_size == 1 and self.received is not None:
             self.stop(trainer, self.received)
 

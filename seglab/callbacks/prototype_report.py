@@ -1,13 +1,13 @@
 """How far adapted prototypes move from the static ones, and how alike the prototypes of different classes are.
 
-For every picture of the evaluated split, with the static prototype w_k of class k and the adapted one p_k, N pictures::
+For every image of the evaluated split, with the static prototype w_k of class k and the adapted one p_k, N images::
 
     distance = 1 - cos(p_k, w_k)           norm = |p_k - w_k| / |w_k|
-    spread   = 1 - |sum p_k / |p_k|| / N   how much p_k differs between pictures: 0 where it is always the same
-    similarity[j, k] = cos(p_j, p_k)       between classes, mean over pictures
+    spread   = 1 - |sum p_k / |p_k|| / N   how much p_k differs between images: 0 where it is always the same
+    similarity[j, k] = cos(p_j, p_k)       between classes, mean over images
 
-The distance holds all that lies between w_k and p_k: the projector, which is the same for every picture, and the
-adaptation to the picture, which alone makes the spread. A projector may change the scale: the cosine is the measure.
+The distance holds all that lies between w_k and p_k: the projector, which is the same for every image, and the
+adaptation to the image, which alone makes the spread. A projector may change the scale: the cosine is the measure.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TINY = 1e-12
-COLUMNS = ("pictures", "distance_mean", "distance_sd", "norm_mean", "norm_sd", "spread")
+COLUMNS = ("images", "distance_mean", "distance_sd", "norm_mean", "norm_sd", "spread")
 
 
 class PrototypeReport(EvaluationObserver):
-    """Writes ``insight/prototypes_<stage>_<step>.json`` and ``.csv`` after each evaluation, and the picture
+    """Writes ``insight/prototypes_<stage>_<step>.json`` and ``.csv`` after each evaluation, and the figure
     ``insight/prototypes.png`` (``prototypes_test.png``): movement by class; similarities at the first and last one.
 
     Every branch of the classifier's output that is called ``…prototypes`` is reported: adapted, oracle (where a loss
@@ -91,13 +91,13 @@ class PrototypeReport(EvaluationObserver):
             movement.to(module.device).reset()
 
     def observe(self, seen: Evaluated) -> None:
-        # Read here because EMA's average is in place while pictures are evaluated, and only then.
+        # Read here because EMA's average is in place while images are evaluated, and only then.
         self.fixed = self.fixed or static(self.classifier)
         for name, movement in self.movements.items():
             found = seen.output.read(branch(name)) if seen.output else None
             size = len(seen.batch)
-            pictures = [None] * size if found is None else found.expand(size, *found.shape[-2:])
-            for moved, label in zip(pictures, seen.label, strict=True):
+            per_image = [None] * size if found is None else found.expand(size, *found.shape[-2:])
+            for moved, label in zip(per_image, seen.label, strict=True):
                 movement.update(self.fixed[reference(name, self.fixed)], moved, label)
 
     def end(self, trainer: L.Trainer, module: Any) -> None:
@@ -111,9 +111,9 @@ class PrototypeReport(EvaluationObserver):
         target = folder(trainer) / f"prototypes_{stage}_{step:06d}.json"
         atomic.write_text(target, json.dumps(jsonable({**about, **report}), allow_nan=False) + "\n")
         atomic.write_text(target.with_suffix(".csv"), as_csv(table(report)))
-        picture = visualize.pixels(prototypes.overview(*prototypes.read(trainer.default_root_dir, stage)))
-        visualize.save(picture, folder(trainer) / ("prototypes.png" if stage == "val" else f"prototypes_{stage}.png"))
-        log_image(trainer, f"{stage}/prototypes", picture, step)
+        image = visualize.pixels(prototypes.overview(*prototypes.read(trainer.default_root_dir, stage)))
+        visualize.save(image, folder(trainer) / ("prototypes.png" if stage == "val" else f"prototypes_{stage}.png"))
+        log_image(trainer, f"{stage}/prototypes", image, step)
 
     def report(self, found: dict[str, dict[str, Any]], classes: tuple[str, ...]) -> dict[str, Any]:
         """What the file holds: per kind of prototypes the similarities and, for those that move, how far."""
@@ -128,7 +128,7 @@ class PrototypeReport(EvaluationObserver):
 
 
 class Movement(Metric):
-    """Sums over pictures, of this process and then of all, of how far prototypes stand from fixed ones.
+    """Sums over images, of this process and then of all, of how far prototypes stand from fixed ones.
 
     Args:
         num_classes: K.
@@ -136,7 +136,7 @@ class Movement(Metric):
     """
 
     full_state_update = False
-    pictures: Tensor
+    images: Tensor
     sums: Tensor
     directions: Tensor
     similarity: Tensor
@@ -144,15 +144,15 @@ class Movement(Metric):
     def __init__(self, num_classes: int, channels: int) -> None:
         super().__init__()
         exact = torch.float64
-        # First axis: over all pictures, and over those in which the class occurs.
-        self.add_state("pictures", torch.zeros(2, num_classes, dtype=exact), dist_reduce_fx="sum")
+        # First axis: over all images, and over those in which the class occurs.
+        self.add_state("images", torch.zeros(2, num_classes, dtype=exact), dist_reduce_fx="sum")
         # (distance, norm) x (sum, sum of squares)
         self.add_state("sums", torch.zeros(2, 2, 2, num_classes, dtype=exact), dist_reduce_fx="sum")
         self.add_state("directions", torch.zeros(2, num_classes, channels, dtype=exact), dist_reduce_fx="sum")
         self.add_state("similarity", torch.zeros(num_classes, num_classes, dtype=exact), dist_reduce_fx="sum")
 
     def update(self, fixed: Tensor, moved: Tensor | None, label: Tensor) -> None:
-        """One picture: prototypes [K, C], if it has any, beside the fixed ones [K, C], and the label [H, W]."""
+        """One image: prototypes [K, C], if it has any, beside the fixed ones [K, C], and the label [H, W]."""
         if moved is None:
             return
         fixed, moved = fixed.double(), moved.double()
@@ -162,23 +162,23 @@ class Movement(Metric):
         occurs = torch.zeros_like(cosine)
         occurs[label[label != IGNORE].unique()] = 1
         over = torch.stack([torch.ones_like(occurs), occurs])
-        self.pictures += over
+        self.images += over
         self.sums += over[:, None, None] * torch.stack([values, values**2], dim=1)
         self.directions += over[:, :, None] * torch.nn.functional.normalize(moved, dim=-1, eps=TINY)
         self.similarity += similarity(moved)
 
     def compute(self) -> dict[str, Any]:
-        """Means, standard deviations and spreads by class, and the mean similarity [K, K]; empty without a picture."""
-        if not self.pictures.any():
+        """Means, standard deviations and spreads by class, and the mean similarity [K, K]; empty without an image."""
+        if not self.images.any():
             return {}
-        n = self.pictures[:, None]  # [2, 1, K]; 0 / 0 is NaN: no picture, no mean
+        n = self.images[:, None]  # [2, 1, K]; 0 / 0 is NaN: no image, no mean
         mean = self.sums[:, :, 0] / n
         squares = (self.sums[:, :, 1] - n * mean**2).clamp_min(0)
         deviation = torch.where(n > 1, (squares / (n - 1)).sqrt(), torch.nan)
-        spread = (1 - self.directions.norm(dim=-1) / self.pictures).clamp_min(0)
+        spread = (1 - self.directions.norm(dim=-1) / self.images).clamp_min(0)
         result: dict[str, Any] = {
             over: {
-                "pictures": self.pictures[i].long(),
+                "images": self.images[i].long(),
                 **{
                     f"{value}_{statistic}": numbers[i, j]
                     for j, value in enumerate(("distance", "norm"))
@@ -188,11 +188,11 @@ class Movement(Metric):
             }
             for i, over in enumerate(("all", "present"))
         }
-        return {**result, "similarity": self.similarity / self.pictures[0, 0]}
+        return {**result, "similarity": self.similarity / self.images[0, 0]}
 
 
 def moving(classifier: Classifier) -> list[str]:
-    """Kinds of prototypes that depend on the picture or on what was learnt beside the static ones."""
+    """Kinds of prototypes that depend on the image or on what was learnt beside the static ones."""
     branches = sorted(name for name in classifier.Output.branches() if name.endswith("prototypes"))
     return ["adapted" if name == "prototypes" else name.removesuffix("_prototypes") for name in branches]
 
@@ -203,7 +203,7 @@ def branch(kind: str) -> str:
 
 
 def static(classifier: Any) -> dict[str, Tensor]:
-    """The prototypes [K, C] that are the same for every picture: the weight and, where there is one, SSA's basis."""
+    """The prototypes [K, C] that are the same for every image: the weight and, where there is one, SSA's basis."""
     found = {"static": classifier.weight, "basis": getattr(classifier, "basis", None)}
     return {name: rows.detach().clone() for name, rows in found.items() if isinstance(rows, Tensor)}
 
@@ -231,7 +231,7 @@ def scalars(report: dict[str, Any]) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per kind, class and choice of pictures; of the fixed kinds the mean similarity to other classes only."""
+    """One row per kind, class and choice of images; of the fixed kinds the mean similarity to other classes only."""
     rows = []
     for name, kind in report["kinds"].items():
         others = prototypes.to_others(kind["similarity"])

@@ -147,5 +147,5 @@ def draw(rows: list[dict[str, Any]], title: str, named: bool) -> Figure:
 
 
 def text(row: dict[str, Any], name: str) -> str:
-    """A value as it is written in the picture."""
+    """A value as it is written in the figure."""
     return f"{row[name]:.3f}" if name == "NLL" else f"{100 * row[name]:.1f} %"

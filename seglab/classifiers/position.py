@@ -48,7 +48,7 @@ class Sinusoidal(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-class Nowhere(nn.Module):
+class NoPosition(nn.Module):
     """No position: zeros."""
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -64,4 +64,4 @@ def position_encoding(kind: str, channels: int) -> nn.Module:
     one_of("classifier.position", kind, ("conditional", "learnable", "sinusoidal", "none"))
     if kind == "conditional":
         return nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels)
-    return {"learnable": Learnable, "sinusoidal": Sinusoidal}[kind](channels) if kind != "none" else Nowhere()
+    return {"learnable": Learnable, "sinusoidal": Sinusoidal}[kind](channels) if kind != "none" else NoPosition()

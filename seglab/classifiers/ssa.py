@@ -191,9 +191,9 @@ class SSA(Linear):
                 spatial_context=spatial_context,
                 spatial_prototypes=spatial,
             )
-            return output if target is None else self.teach(output, x, located, target)
+            return output if target is None else self.add_oracle(output, x, located, target)
 
-    def teach(self, output: SSAOutput, x: Tensor, located: Tensor, target: Tensor) -> SSAOutput:
+    def add_oracle(self, output: SSAOutput, x: Tensor, located: Tensor, target: Tensor) -> SSAOutput:
         """Add the ground-truth branch."""
         members = one_hot(downsample_labels(target, x.shape[-2:]), self.num_classes, x.dtype)
 

@@ -14,37 +14,39 @@ from PIL import Image
 from seglab.errors import DataError, UserError
 
 
-class Job(NamedTuple):
+class Conversion(NamedTuple):
     """One file to read and one to write."""
 
     source: str
     target: str
 
 
-def convert(jobs: Sequence[Job], encode: Callable[[str], np.ndarray], title: str, workers: int | None = None) -> int:
+def convert(
+    conversions: Sequence[Conversion], encode: Callable[[str], np.ndarray], title: str, workers: int | None = None
+) -> int:
     """Write ``encode(source)`` [H, W] uint8 as PNG to every target that does not exist yet; returns how many.
 
     A target appears by renaming, so one that exists is complete. The first error stops the run and what is done stays.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    open_jobs = [job for job in jobs if not os.path.exists(job.target)]
-    for folder in {os.path.dirname(job.target) for job in open_jobs}:
+    pending = [conversion for conversion in conversions if not os.path.exists(conversion.target)]
+    for folder in {os.path.dirname(conversion.target) for conversion in pending}:
         os.makedirs(folder, exist_ok=True)
 
-    def work(job: Job) -> None:
-        save_label(encode(job.source), job.target)
+    def work(conversion: Conversion) -> None:
+        save_label(encode(conversion.source), conversion.target)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        task = progress.add_task(title, total=len(jobs), completed=len(jobs) - len(open_jobs))
+        task = progress.add_task(title, total=len(conversions), completed=len(conversions) - len(pending))
         try:
-            for _ in pool.map(work, open_jobs):
+            for _ in pool.map(work, pending):
                 progress.advance(task)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return len(open_jobs)
+    return len(pending)
 
 
 def save_label(label: np.ndarray, path: str) -> None:

@@ -1,7 +1,7 @@
 """The only place that opens images and labels.
 
 Pillow, because it returns palette indices where OpenCV expands them to colours, refuses a truncated JPEG where OpenCV
-returns a half-grey picture, and leaves the pixels where the labels were drawn instead of rotating them by EXIF.
+returns a half-grey image, and leaves the pixels where the labels were drawn instead of rotating them by EXIF.
 Every failure is a DataError with the file's name.
 """
 
@@ -58,7 +58,7 @@ def read_image(
     """[H, W, 3] uint8 RGB of the stored pixels.
 
     Grey is repeated, alpha dropped, CMYK converted by Pillow's plain formula, and of 16-bit grey the high byte kept;
-    each kind is announced once. ``exif="apply"`` turns the picture upright (``orient`` does the same to its label).
+    each kind is announced once. ``exif="apply"`` turns the image upright (``orient`` does the same to its label).
     ``limit`` is the key of the command that sets ``max_pixels``.
     """
     with _open(path, max_pixels, limit) as image:

@@ -16,7 +16,7 @@ class DatasetSpec:
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    """One RGB colour per class, for pictures only: two classes may share a colour."""
+    """One RGB colour per class, for display only: two classes may share a colour."""
     label_map: Mapping[int, int] | None = field(default=None, hash=False)
     """Stored id -> train id or ``IGNORE``, for every legal stored id; None: these are what is stored."""
 

@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent / "meta"
 
 
 @dataclass(frozen=True)
-class ClassTable:
+class ClassList:
     """One row per class, in the order of train ids."""
 
     classes: tuple[str, ...]
@@ -23,11 +23,11 @@ class ClassTable:
 
 
 @cache
-def class_table(name: str) -> ClassTable:
+def class_list(name: str) -> ClassList:
     """The table ``meta/<name>.json``."""
     data = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     rows = data["classes"]
-    return ClassTable(
+    return ClassList(
         tuple(row["name"] for row in rows),
         tuple((row["color"][0], row["color"][1], row["color"][2]) for row in rows),
         tuple(row["raw"] for row in rows),

@@ -68,7 +68,7 @@ class CrossEntropy(Term):
                 "expected one each"
             )
 
-        def surprise(resized: Tensor, rows: slice) -> Tensor:
+        def cross_entropy(resized: Tensor, rows: slice) -> Tensor:
             factors = None if self.class_weight is None else self.class_weight.to(resized.dtype)
             return F.cross_entropy(
                 resized,
@@ -80,7 +80,7 @@ class CrossEntropy(Term):
             )
 
         with full_precision(logits):
-            loss = torch.cat(map_rows(surprise, logits, label.shape[-2:], self.align_corners), dim=1)
+            loss = torch.cat(map_rows(cross_entropy, logits, label.shape[-2:], self.align_corners), dim=1)
             kept = label != IGNORE
             if self.ohem_threshold is not None:
                 kept = kept & self.hard(logits, label, self.ohem_threshold)

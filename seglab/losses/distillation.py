@@ -79,7 +79,7 @@ class Distillation(Term):
             valid = label != IGNORE
             true = label.masked_fill(~valid, 0)
             weight = self.pixel_weight(log_p.detach(), log_q, true) * valid
-            weighted = self.surprise(log_p, log_q.exp(), true) * weight
+            weighted = self.cross_entropy(log_p, log_q.exp(), true) * weight
 
             # One pass over the pixels: sums by class, and by side of the boundary where there is one.
             boundary, classes = self.boundary(batch, label), student.shape[1]
@@ -93,7 +93,7 @@ class Distillation(Term):
             means = (sums / (masses + 1e-12)).mean(0)
             return (means * present).sum() / present.sum().clamp(min=1)
 
-    def surprise(self, log_p: Tensor, q: Tensor, true: Tensor) -> Tensor:
+    def cross_entropy(self, log_p: Tensor, q: Tensor, true: Tensor) -> Tensor:
         """c of every pixel, [B, h, w]; o is a gather and not a map."""
         s, eps, classes = self.smoothness, self.eps, log_p.shape[1]
         spread = eps / max(classes - 1, 1)

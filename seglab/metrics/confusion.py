@@ -89,7 +89,7 @@ class ConfusionMatrix(Metric):
         """Logits [B, K, h, w] of any size against labels [B, H, W]: resized to the label, then argmax."""
         label = seen.label
         prediction = resize_argmax(seen.scores, label.shape[-2:])
-        # Huge pictures are predicted on the CPU (evaluation.accumulate) while the label is on the GPU.
+        # Huge images are predicted on the CPU (evaluation.accumulate) while the label is on the GPU.
         counts = confusion_matrix(prediction, label.to(prediction.device), self.num_classes)
         self.matrix += counts.to(self.matrix.device)
 

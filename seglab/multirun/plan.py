@@ -148,7 +148,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.run_dir = ""
-    config = cli.plain(cfg)
+    config = cli.to_containers(cfg)
     options.check(config, options.TRAIN)
     if config["overwrite"]:
         raise ConfigError(

@@ -181,7 +181,7 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in known)
 
 
-def turned_around(label_map: Mapping[int, int], spec: DatasetSpec, void: int) -> np.ndarray:
+def inverse_label_map(label_map: Mapping[int, int], spec: DatasetSpec, void: int) -> np.ndarray:
     """[K] id in the data set's files of each class (Cityscapes' server wants these).
 
     Raises:
@@ -193,7 +193,7 @@ def turned_around(label_map: Mapping[int, int], spec: DatasetSpec, void: int) ->
     back.pop(void, None)
     if sorted(back) != list(range(spec.num_classes)) or any(len(ids) > 1 for ids in back.values()):
         raise ConfigError(
-            f"labels_out=raw: {spec.name} has no label map that can be turned around — expected one stored id per "
+            f"labels_out=raw: {spec.name} has no label map that can be inverted — expected one stored id per "
             "class; use labels_out=train"
         )
     return np.array([back[k][0] for k in range(spec.num_classes)])

@@ -49,7 +49,7 @@ class PixelPredictor(Predictor):
         Raises:
             DataError: names the keys that mend it.
         """
-        scores = self.spec.num_classes * self.protocol.held(size)
+        scores = self.spec.num_classes * self.protocol.scored_pixels(size)
         if scores > MAX_SCORES:
             raise DataError(
                 f"{size[0]}x{size[1]} pixels, whose scores for {self.spec.num_classes} classes take "

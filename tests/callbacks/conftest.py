@@ -1,4 +1,4 @@
-"""A network of one layer, trained on made-up pictures: what callbacks see of a run, in milliseconds."""
+"""A network of one layer, trained on made-up images: what callbacks see of a run, in milliseconds."""
 
 import itertools
 
@@ -27,7 +27,7 @@ SPEC = DatasetSpec("toy", ("sky", "road", "tree"), ((0, 120, 255), (90, 90, 90),
 
 
 def batch(index: int, size: int = 2, side: int = 16) -> Batch:
-    """Pictures whose classes follow from their colours; a function of the index alone."""
+    """Images whose classes follow from their colours; a function of the index alone."""
     image = torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(index))
     label = image.argmax(1)
     label[:, :2] = IGNORE

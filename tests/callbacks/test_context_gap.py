@@ -13,7 +13,7 @@ from seglab.callbacks.context_gap import BRANCHES, ContextGap, draw
 from seglab.inference import infer
 from seglab.metrics import ConfusionMatrix
 from seglab.train import fit
-from tests.callbacks.onlooking import PROTOCOLS, batch, evaluate
+from tests.callbacks.observing import PROTOCOLS, batch, evaluate
 from tests.conftest import SMALL_NET, TINY
 from tests.seeing import seen
 
@@ -83,7 +83,7 @@ def test_training_ends_with_the_same_bits_and_scores_with_it(runs):
 
 
 @pytest.mark.parametrize("stage", ["val", "test"])
-def test_validation_and_test_leave_a_table_a_picture_and_scores(runs, stage):
+def test_validation_and_test_leave_a_table_a_figure_and_scores(runs, stage):
     folder = runs[1][2]
     scores = json.loads((folder / "metrics.json").read_text())
     with (folder / f"insight/context_gap_{stage}.csv").open() as file:
@@ -94,8 +94,8 @@ def test_validation_and_test_leave_a_table_a_picture_and_scores(runs, stage):
         assert scores[f"{stage}/{key}"] == pytest.approx(sum(values) / len(values))
     assert scores[f"{stage}/context_gain"] == scores[f"{stage}/mIoU"] - scores[f"{stage}/mIoU_coarse"]
     assert scores[f"{stage}/context_gap"] == scores[f"{stage}/mIoU_oracle"] - scores[f"{stage}/mIoU"]
-    with Image.open(folder / f"insight/context_gap_{stage}.png") as picture:
-        assert picture.width > 1000
+    with Image.open(folder / f"insight/context_gap_{stage}.png") as figure:
+        assert figure.width > 1000
     with (folder / "metrics.csv").open() as file:
         logged = [row for row in csv.DictReader(file) if row[f"{stage}/mIoU_oracle"]]
     assert float(logged[-1][f"{stage}/mIoU_oracle"]) == pytest.approx(scores[f"{stage}/mIoU_oracle"])
@@ -115,7 +115,7 @@ def test_several_can_be_chosen_beside_what_is_always_there(compose):
     assert {"loss_components", "tau_calibration", "context_gap", "checkpoints", "status"} <= chosen.keys()
 
 
-def test_the_picture_takes_many_classes_and_classes_that_do_not_occur():
+def test_the_figure_takes_many_classes_and_classes_that_do_not_occur():
     nan = float("nan")
     rows = [{"class": f"c{k}", "IoU_coarse": k / 300, "IoU_adapted": nan if k % 7 == 0 else k / 200, "IoU_oracle": nan}
             for k in range(150)]  # fmt: skip

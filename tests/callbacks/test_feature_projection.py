@@ -13,7 +13,7 @@ from seglab.classifiers import CAC, SSA, Linear
 from seglab.errors import ConfigError
 from seglab.ops.resize import downsample_labels
 from seglab.types import IGNORE
-from tests.callbacks.onlooking import trained
+from tests.callbacks.observing import trained
 
 pytest.importorskip("sklearn")
 
@@ -44,14 +44,14 @@ def rows(path):
     return list(csv.DictReader(path.open()))
 
 
-def test_the_last_validation_and_the_test_leave_a_picture_and_its_coordinates(ssa):
+def test_the_last_validation_and_the_test_leave_a_figure_and_its_coordinates(ssa):
     names = {path.name for path in (ssa[0] / "insight").iterdir()}
     assert names == {
         f"projection_{place}_tsne{kind}" for place in ("val_000002", "test_000003") for kind in (".png", ".csv")
     }
-    picture = np.asarray(Image.open(ssa[0] / "insight/projection_val_000002_tsne.png"))
-    assert picture.shape[0] > 600
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    figure = np.asarray(Image.open(ssa[0] / "insight/projection_val_000002_tsne.png"))
+    assert figure.shape[0] > 600
+    assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 50
 
 
 def test_training_is_bit_equal_with_and_without_it(ssa, tmp_path):
@@ -153,7 +153,7 @@ def test_the_perplexity_fits_few_points():
 NAMES = ["val/street_1", "val/street_2", "more/street_2", "val/7"]
 
 
-def test_a_picture_is_found_by_number_name_or_the_end_of_its_name():
+def test_an_image_is_found_by_number_name_or_the_end_of_its_name():
     assert find(3, NAMES) == 3
     assert find("val/street_2", NAMES) == 1
     assert find("street_1", NAMES) == 0
@@ -162,15 +162,15 @@ def test_a_picture_is_found_by_number_name_or_the_end_of_its_name():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (4, "has 4 pictures; expected 0 to 3"),
-        (-1, "has 4 pictures"),
+        (4, "has 4 images; expected 0 to 3"),
+        (-1, "has 4 images"),
         ("street_3", "did you mean .*street_"),
         ("val/stret_1", r"did you mean val/street_1"),
         ("zzzzzz", "expected a name like val/street_1"),
-        ("street_2", "is the name of 2 pictures"),
+        ("street_2", "is the name of 2 images"),
     ],
 )
-def test_a_picture_that_is_not_there_is_refused_with_what_is(image, message):
+def test_an_image_that_is_not_there_is_refused_with_what_is(image, message):
     with pytest.raises(ConfigError, match=message):
         find(image, NAMES)
 
@@ -193,7 +193,7 @@ def test_without_the_library_it_is_said_how_to_get_it(monkeypatch):
         FeatureProjection().setup(None, None, "fit")
 
 
-def test_an_unknown_picture_ends_the_run_before_it_trains(tmp_path):
+def test_an_unknown_image_ends_the_run_before_it_trains(tmp_path):
     with pytest.raises(ConfigError, match="did you mean val/000001"):
         train(tmp_path, "callbacks=feature_projection", "callbacks.feature_projection.image=val/00001")
     assert not (tmp_path / "checkpoints/last.ckpt").exists()

@@ -91,8 +91,8 @@ def test_values_are_those_of_the_step_and_shares_add_up(train):
         assert float(shares[step["step"]]["grad_share/main"]) == float(mine["main"]["share"])
     cosines = rows(folder / "insight/loss_components_cosine.csv")
     assert all((row["cosine"] == "") == (row["b"] == "aux") for row in cosines)
-    with Image.open(folder / "insight/loss_components.png") as picture:
-        assert picture.width > 1000
+    with Image.open(folder / "insight/loss_components.png") as figure:
+        assert figure.width > 1000
 
 
 @pytest.fixture

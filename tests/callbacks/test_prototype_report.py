@@ -14,7 +14,7 @@ from seglab.callbacks.prototype_report import Movement, PrototypeReport, similar
 from seglab.classifiers.base import Classifier
 from seglab.errors import ConfigError
 from seglab.types import IGNORE
-from tests.callbacks.onlooking import trained
+from tests.callbacks.observing import trained
 
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 2}", "data.batch_size=4", "data.num_workers=0",
@@ -45,7 +45,7 @@ def report(folder, name):
     return json.loads((folder / f"insight/prototypes_{name}.json").read_text())
 
 
-def test_each_evaluation_leaves_a_report_and_each_stage_a_picture(ssa):
+def test_each_evaluation_leaves_a_report_and_each_stage_a_figure(ssa):
     found = {path.name for path in (ssa[0] / "insight").iterdir()}
     reports = {
         f"prototypes_{name}{kind}" for name in ("val_000001", "val_000002", "test_000002") for kind in (".json", ".csv")
@@ -79,9 +79,9 @@ def test_movement_is_that_of_the_weights_that_were_evaluated(ssa):
     distances = 1 - torch.cosine_similarity(adapted, module.task.model.classifier.weight, dim=-1).double()
     occurs = torch.stack([(batch.label == k).flatten(1).any(1) for k in range(K)], dim=1)
     seen = report(folder, "val_000002")["kinds"]["adapted"]
-    assert seen["all"]["pictures"] == [3] * K
+    assert seen["all"]["images"] == [3] * K
     assert seen["all"]["distance_mean"] == pytest.approx(distances.mean(0).tolist(), abs=1e-5)
-    assert seen["present"]["pictures"] == occurs.sum(0).tolist()
+    assert seen["present"]["images"] == occurs.sum(0).tolist()
     for k in range(K):
         chosen = distances[occurs[:, k], k]
         expected = chosen.mean().item() if len(chosen) else None
@@ -111,14 +111,14 @@ def test_spatial_prototypes_are_measured_from_their_basis(ssa):
     assert np.allclose(kinds["basis"]["similarity"], basis, atol=1e-4)
 
 
-def test_the_table_has_a_row_for_each_kind_class_and_choice_of_pictures(ssa):
+def test_the_table_has_a_row_for_each_kind_class_and_choice_of_images(ssa):
     rows = list(csv.DictReader((ssa[0] / "insight/prototypes_val_000002.csv").open()))
     one = report(ssa[0], "val_000002")
     assert len(rows) == len(one["kinds"]) * len(one["classes"]) * 2
     absent = [
-        row for row in rows if row["prototypes"] == "adapted" and row["over"] == "present" and row["pictures"] == "0"
+        row for row in rows if row["prototypes"] == "adapted" and row["over"] == "present" and row["images"] == "0"
     ]
-    assert len(absent) == one["kinds"]["adapted"]["present"]["pictures"].count(0) > 0
+    assert len(absent) == one["kinds"]["adapted"]["present"]["images"].count(0) > 0
     assert all(row["distance_mean"] == "" for row in absent)
 
 
@@ -161,7 +161,7 @@ def test_movement_by_hand():
     metric.update(fixed, torch.tensor([[5.0, 0.0], [0.0, 1.0]]), label)
     metric.update(fixed, torch.tensor([[0.0, 2.0], [0.0, 1.0]]), label)  # a right angle
     found = metric.compute()
-    assert found["present"]["pictures"].tolist() == [2, 0]
+    assert found["present"]["images"].tolist() == [2, 0]
     assert found["present"]["distance_mean"][0].item() == pytest.approx(0.5)
     assert found["present"]["distance_sd"][0].item() == pytest.approx(0.5**0.5)
     assert found["present"]["norm_mean"][0].item() == pytest.approx((4 + 5**0.5) / 2)
@@ -175,11 +175,9 @@ def test_movement_by_hand():
 def test_sums_of_two_processes_are_those_of_one():
     generator = torch.Generator().manual_seed(0)
     fixed = torch.randn(3, 4, generator=generator)
-    pictures = [
-        (torch.randn(3, 4, generator=generator), torch.randint(3, (2, 2), generator=generator)) for _ in range(5)
-    ]
+    images = [(torch.randn(3, 4, generator=generator), torch.randint(3, (2, 2), generator=generator)) for _ in range(5)]
     whole, first, second = (Movement(3, 4) for _ in range(3))
-    for i, (moved, label) in enumerate(pictures):
+    for i, (moved, label) in enumerate(images):
         whole.update(fixed, moved, label)
         (first if i < 2 else second).update(fixed, moved, label)
     first.merge_state(second)
@@ -236,7 +234,7 @@ def test_a_comparison_of_what_does_not_compare_is_refused(tmp_path):
     a, b = written(tmp_path / "a"), written(tmp_path / "b", classes=("a", "c"))
     with pytest.raises(ConfigError, match="different classes"):
         prototypes.compare(a, b, tmp_path / "out.png")
-    with pytest.raises(ConfigError, match=r"expected the name of a picture"):
+    with pytest.raises(ConfigError, match=r"expected the name of a figure"):
         prototypes.compare(a, a, tmp_path / "out.txt")
     with pytest.raises(ConfigError, match="no such folder"):
         prototypes.compare(a, tmp_path / "nowhere", tmp_path / "out.png")

@@ -12,7 +12,7 @@ from seglab.callbacks.tau_calibration import TauCalibration
 from seglab.errors import ConfigError
 from seglab.metrics.calibration import Calibration
 from seglab.train import fit
-from tests.callbacks.onlooking import PROTOCOLS, evaluate
+from tests.callbacks.observing import PROTOCOLS, evaluate
 from tests.conftest import SMALL_NET, TINY
 
 
@@ -77,7 +77,7 @@ def test_training_ends_with_the_same_bits_and_scores_with_it(runs):
 
 
 @pytest.mark.parametrize("stage", ["val", "test"])
-def test_validation_and_test_leave_a_table_a_picture_and_scores(runs, stage):
+def test_validation_and_test_leave_a_table_a_figure_and_scores(runs, stage):
     _, results, folder = runs[1]
     with (folder / f"insight/tau_calibration_{stage}.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -88,8 +88,8 @@ def test_validation_and_test_leave_a_table_a_picture_and_scores(runs, stage):
     for row in rows:
         assert written[f"{stage}/NLL/tau_{float(row['tau']):g}"] == float(row["NLL"])
         assert results[f"{stage}/ECE/tau_{float(row['tau']):g}"] == float(row["ECE"])
-    with Image.open(folder / f"insight/tau_calibration_{stage}.png") as picture:
-        assert picture.width > 1000
+    with Image.open(folder / f"insight/tau_calibration_{stage}.png") as figure:
+        assert figure.width > 1000
 
 
 def test_every_validation_is_counted_alone(runs):

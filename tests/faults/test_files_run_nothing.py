@@ -1,7 +1,7 @@
-"""No file that seglab opens runs code, reads a secret, fetches or opens anything: a canary for every way and every door.
+"""No file that seglab opens runs code, reads a secret, fetches or opens anything, whatever the attack and the entry.
 
-A *way* puts a trap into an otherwise good file; a *door* is a function behind a command that opens one. The trap, where
-it springs, leaves a folder: the canary.
+An *attack* puts a payload into an otherwise good file; an *entry* is a function behind a command that opens one. The
+payload, where it runs, leaves a folder: the marker.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ RESOLVERS = sorted(BaseContainer._resolvers)
 SECRET = "SEGLAB_TEST_SECRET"
 
 
-class Trap:
-    """Unpickled, it makes the canary."""
+class Payload:
+    """Unpickled, it makes the marker."""
 
-    def __init__(self, canary):
-        self.canary = canary
+    def __init__(self, marker):
+        self.marker = marker
 
     def __reduce__(self):
-        return os.mkdir, (self.canary,)
+        return os.mkdir, (self.marker,)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """The content of a checkpoint of an untrained network, its options for every door, and an image."""
+    """The content of a checkpoint of an untrained network, its options for every entry, and an image."""
     folder = tmp_path_factory.mktemp("good")
     config = cli.compose("train", ["classifier=cac", *TINY, *SMALL_NET, "trainer.max_steps=1", f"run_dir={folder}"])
     module = build.build_training(config, build.build_data(config).spec)
@@ -71,13 +71,13 @@ def good(tmp_path_factory):
 
 
 @pytest.fixture
-def canary(tmp_path, monkeypatch):
+def marker(tmp_path, monkeypatch):
     """The folder that must not appear. It also does when something is fetched, or opened as weights."""
-    place = tmp_path / "canary"
+    place = tmp_path / "marker"
 
     def sing(*args, **kwargs):
         place.mkdir(exist_ok=True)
-        raise AssertionError("the canary sings")
+        raise AssertionError("code from a file was run")
 
     for owner, name in [
         (weights, "fetch"), (weights, "read"), (weights, "fill"), (huggingface_hub, "hf_hub_download"),
@@ -115,7 +115,7 @@ def through_init_from(path, good, out):
     init_from(copy.deepcopy(good[3].task.model), path)
 
 
-DOORS = {
+ENTRIES = {
     "load": lambda path, good, out: seglab.load(path),
     "predict": through_predict,
     "evaluate": through_evaluate,
@@ -123,13 +123,13 @@ DOORS = {
     "resume": through_resume,
     "init_from": through_init_from,
 }
-OF_EXPORTS = [door for door in DOORS if door != "resume"]
+OF_EXPORTS = [entry for entry in ENTRIES if entry != "resume"]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_good_file_passes_every_door(door, good, tmp_path, monkeypatch):
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_good_file_passes_every_entry(entry, good, tmp_path, monkeypatch):
     torch.save(good[0], tmp_path / "good.ckpt")
-    DOORS[door](tmp_path / "good.ckpt", good, tmp_path / "out")
+    ENTRIES[entry](tmp_path / "good.ckpt", good, tmp_path / "out")
 
 
 # Ways: each changes the configuration, or the content of the file around it
@@ -143,8 +143,8 @@ def put(config, key, value):
     node[last] = value
 
 
-def make(canary):
-    return {"_target_": "os.mkdir", "path": str(canary)}
+def make(marker):
+    return {"_target_": "os.mkdir", "path": str(marker)}
 
 
 TIMM = {"_target_": "seglab.backbones.Timm", "name": "resnet18"}
@@ -166,7 +166,7 @@ TARGETS = {
     "class of Python": ("classifier", lambda c: {"_target_": "pathlib.Path.mkdir", "self": str(c)}),
 }  # fmt: skip
 OF_TRAINING = ("data", "loss", "task", "augment")
-"""Nodes that evaluation builds as well; to the other doors they are text."""
+"""Nodes that evaluation builds as well; to the other entries they are text."""
 INTERPOLATIONS = {
     **{f"resolver {name}": ("classifier.tau", f"${{{name}:{SECRET}}}") for name in RESOLVERS},
     "resolver that builds": ("classifier.tau", None),
@@ -174,20 +174,20 @@ INTERPOLATIONS = {
     "in a list": ("augment.crop", ["${seed}", 64]),
     "in the name of a key": ("augment", {"${seed}": 1}),
     "inside a text": ("data.root", f"/data/${{oc.env:{SECRET}}}"),
-    "in what no door builds": ("optim.optimizer.lr", f"${{oc.env:{SECRET}}}"),
+    "in what no entry builds": ("optim.optimizer.lr", f"${{oc.env:{SECRET}}}"),
     "escaped": ("classifier.tau", r"\${seed}"),
 }
 
 
-def interpolated(config, way, canary):
-    key, value = INTERPOLATIONS[way]
+def interpolated(config, attack, marker):
+    key, value = INTERPOLATIONS[attack]
     if value is None:
-        value = f"${{oc.create:{{_target_: os.mkdir, path: '{canary}'}}}}"
+        value = f"${{oc.create:{{_target_: os.mkdir, path: '{marker}'}}}}"
     put(config, key, value)
 
 
 def written(content, config, path, exported):
-    """The file with a changed configuration; gives what a door opens."""
+    """The file with a changed configuration; gives what a entry opens."""
     changed = {**content, "seglab": {**content["seglab"], "config": config}}
     if not exported:
         torch.save(changed, path.with_suffix(".ckpt"))
@@ -199,89 +199,89 @@ def written(content, config, path, exported):
     return path
 
 
-def refused(door, path, good, out, canary):
+def refused(entry, path, good, out, marker):
     with pytest.raises(UserError) as error:
-        DOORS[door](path, good, out)
+        ENTRIES[entry](path, good, out)
     assert error.value.exit_code == 2
-    assert not canary.exists()
+    assert not marker.exists()
     assert "secret" not in str(error.value)
     return str(error.value)
 
 
 @pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "export"])
-@pytest.mark.parametrize("way", TARGETS)
-def test_only_parts_of_networks_are_built(way, exported, good, canary, tmp_path):
-    key, trap = TARGETS[way]
+@pytest.mark.parametrize("attack", TARGETS)
+def test_only_parts_of_networks_are_built(attack, exported, good, marker, tmp_path):
+    key, payload = TARGETS[attack]
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    put(config, key, trap(canary))
+    put(config, key, payload(marker))
     path = written(good[0], config, tmp_path / "evil", exported)
-    for door in ("load", "predict", "evaluate", "export"):
-        assert str(tmp_path / "evil") in refused(door, path, good, tmp_path / "out", canary)
+    for entry in ("load", "predict", "evaluate", "export"):
+        assert str(tmp_path / "evil") in refused(entry, path, good, tmp_path / "out", marker)
 
 
 @pytest.mark.parametrize("part", OF_TRAINING)
-def test_evaluation_builds_no_more_of_the_rest(part, good, canary, tmp_path):
+def test_evaluation_builds_no_more_of_the_rest(part, good, marker, tmp_path):
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    put(config, "loss.main" if part == "loss" else part, make(canary))
-    refused("evaluate", written(good[0], config, tmp_path / "evil", False), good, tmp_path / "out", canary)
+    put(config, "loss.main" if part == "loss" else part, make(marker))
+    refused("evaluate", written(good[0], config, tmp_path / "evil", False), good, tmp_path / "out", marker)
 
 
 @pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "export"])
-@pytest.mark.parametrize("way", INTERPOLATIONS)
-def test_nothing_is_resolved(way, exported, good, canary, tmp_path):
+@pytest.mark.parametrize("attack", INTERPOLATIONS)
+def test_nothing_is_resolved(attack, exported, good, marker, tmp_path):
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    interpolated(config, way, canary)
+    interpolated(config, attack, marker)
     path = written(good[0], config, tmp_path / "evil", exported)
-    for door in OF_EXPORTS if exported else DOORS:
-        assert INTERPOLATIONS[way][0].split("[")[0] in refused(door, path, good, tmp_path / "out", canary)
+    for entry in OF_EXPORTS if exported else ENTRIES:
+        assert INTERPOLATIONS[attack][0].split("[")[0] in refused(entry, path, good, tmp_path / "out", marker)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("place", ["extra", "state_dict", "seglab"])
-def test_nothing_is_unpickled(place, door, good, canary, tmp_path):
+def test_nothing_is_unpickled(place, entry, good, marker, tmp_path):
     content = copy.deepcopy(good[0])
     node = content if place == "extra" else content[place]
-    node["trap"] = Trap(str(canary))
+    node["payload"] = Payload(str(marker))
     torch.save(content, tmp_path / "evil.ckpt")
-    assert "mkdir" in refused(door, tmp_path / "evil.ckpt", good, tmp_path / "out", canary)
+    assert "mkdir" in refused(entry, tmp_path / "evil.ckpt", good, tmp_path / "out", marker)
     torch.load(tmp_path / "evil.ckpt", weights_only=False)
-    assert canary.exists(), "the trap was live"
+    assert marker.exists(), "the payload was live"
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_lightning_is_asked_to_build_nothing(door, good, canary, tmp_path):
-    asked = {"_instantiator": "os.mkdir", "path": str(canary)}
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_lightning_is_asked_to_build_nothing(entry, good, marker, tmp_path):
+    asked = {"_instantiator": "os.mkdir", "path": str(marker)}
     torch.save({**good[0], "hyper_parameters": asked}, tmp_path / "evil.ckpt")
-    assert "_instantiator" in refused(door, tmp_path / "evil.ckpt", good, tmp_path / "out", canary)
+    assert "_instantiator" in refused(entry, tmp_path / "evil.ckpt", good, tmp_path / "out", marker)
 
 
-@pytest.mark.parametrize("door", OF_EXPORTS)
-def test_what_stands_in_the_metadata_of_safetensors_is_read_by_nobody(door, good, canary, tmp_path):
+@pytest.mark.parametrize("entry", OF_EXPORTS)
+def test_what_stands_in_the_metadata_of_safetensors_is_read_by_nobody(entry, good, marker, tmp_path):
     path = written(good[0], good[0]["seglab"]["config"], tmp_path / "odd", True)
     tensors = {name: value.contiguous() for name, value in checkpoint.network_tensors(good[0]).items()}
-    told = {"config": json.dumps(make(canary)), "seglab": f"${{oc.env:{SECRET}}}", "format": "pickle"}
+    told = {"config": json.dumps(make(marker)), "seglab": f"${{oc.env:{SECRET}}}", "format": "pickle"}
     save_file(tensors, path / "model.safetensors", metadata=told)
-    DOORS[door](path, good, tmp_path / "out")
-    assert not canary.exists()
+    ENTRIES[entry](path, good, tmp_path / "out")
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("key", ["resume", "init_from"])
-def test_training_opens_files_through_the_same_doors(key, good, canary, tmp_path):
+def test_training_opens_files_through_the_same_entries(key, good, marker, tmp_path):
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    interpolated(config, "resolver that builds", canary)
+    interpolated(config, "resolver that builds", marker)
     path = written(good[0], config, tmp_path / "evil", False)
     with pytest.raises(CheckpointError, match=r"classifier\.tau"):
         fit({**good[1], key: str(path)}, tmp_path / "run")
-    assert not canary.exists()
+    assert not marker.exists()
     assert json.loads((tmp_path / "run/status.json").read_text())["exit_code"] == 2
 
 
-def test_with_trust_the_configuration_is_still_data(good, canary, tmp_path):
+def test_with_trust_the_configuration_is_still_data(good, marker, tmp_path):
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    interpolated(config, "resolver that builds", canary)
+    interpolated(config, "resolver that builds", marker)
     with pytest.raises(CheckpointError):
         seglab.load(written(good[0], config, tmp_path / "evil", False), trust=True)
-    assert not canary.exists()
+    assert not marker.exists()
 
 
 # A sweep's folder, with runs of strangers
@@ -306,43 +306,43 @@ def collected(folder, *flags):
     sweep.summarise(sweep.arguments().parse_args([str(folder), "--no-plots", "--no-report", *flags]))
 
 
-TAGS = ["!!python/object/apply:os.mkdir ['{canary}']", "!!python/object/new:os.mkdir ['{canary}']",
+TAGS = ["!!python/object/apply:os.mkdir ['{marker}']", "!!python/object/new:os.mkdir ['{marker}']",
         "!!python/name:os.mkdir", "!!python/module:os"]  # fmt: skip
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_a_tag_in_a_sweeps_yaml_builds_nothing(tag, folder, canary):
+def test_a_tag_in_a_sweeps_yaml_builds_nothing(tag, folder, marker):
     folder, config = folder
-    config.write_text(config.read_text() + f"\nevil: {tag.format(canary=canary)}\n")
+    config.write_text(config.read_text() + f"\nevil: {tag.format(marker=marker)}\n")
     with pytest.raises(UserError, match=r"config\.yaml") as error:
         collected(folder)
     assert error.value.exit_code == 2
-    assert not canary.exists()
+    assert not marker.exists()
 
 
-@pytest.mark.parametrize("way", INTERPOLATIONS)
-def test_nothing_in_a_sweeps_yaml_is_resolved(way, folder, good, canary):
+@pytest.mark.parametrize("attack", INTERPOLATIONS)
+def test_nothing_in_a_sweeps_yaml_is_resolved(attack, folder, good, marker):
     folder, file = folder
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    interpolated(config, way, canary)
+    interpolated(config, attack, marker)
     file.write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=r"config\.yaml: ") as error:
         collected(folder)
     assert error.value.exit_code == 2
-    assert not canary.exists()
+    assert not marker.exists()
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("way", [way for way in TARGETS if not way.startswith("arguments")])
-def test_a_sweeps_table_needs_no_network_and_builds_no_other(way, folder, good, canary, capsys):
+@pytest.mark.parametrize("attack", [attack for attack in TARGETS if not attack.startswith("arguments")])
+def test_a_sweeps_table_needs_no_network_and_builds_no_other(attack, folder, good, marker, capsys):
     folder, file = folder
-    key, trap = TARGETS[way]
+    key, payload = TARGETS[attack]
     config = copy.deepcopy(good[0]["seglab"]["config"])
-    put(config, key, trap(canary))
+    put(config, key, payload(marker))
     file.write_text(yaml.safe_dump(config))
     collected(folder)
     assert "cost not measured" in " ".join(capsys.readouterr().out.split())
-    assert not canary.exists()
+    assert not marker.exists()
 
 
 # Every file of ours that is opened, is opened where this holds

@@ -109,17 +109,17 @@ def nobody(request):
 
 
 def test_a_training_goes_on_when_its_output_cannot_be_written(nobody, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdout", cli.Lasting(nobody))
+    monkeypatch.setattr(sys, "stdout", cli.TolerantStream(nobody))
     results = fit(tiny(tmp_path / "run", "trainer.max_steps=2"), tmp_path / "run")
     assert "test/mIoU" in results
     assert atomic.read_json(tmp_path / "run/status.json")["status"] == "done"
 
 
 def test_a_stream_that_nobody_reads_is_silent_for_good(nobody):
-    lasting = cli.Lasting(nobody)
+    stream = cli.TolerantStream(nobody)
     for _ in range(3):
-        assert lasting.write("x" * 100_000) == 100_000
-        lasting.flush()
+        assert stream.write("x" * 100_000) == 100_000
+        stream.flush()
     os.write(nobody.fileno(), b"from elsewhere")
 
 

@@ -84,7 +84,7 @@ def mutations(good: Path) -> Iterator[tuple[Path, bytes | None]]:
         "overrides.txt",
         "metrics.csv",
         "tables/test_000400.csv",
-        "pictures/step_000400.png",
+        "images/step_000400.png",
         ".lock",
     ]
     for path in [*objects, *(run / name for name in texts), good / "cost.json"]:
@@ -150,7 +150,7 @@ def test_whatever_stands_in_a_sweeps_files_the_table_is_made_or_refused_in_a_sen
         ("provenance.json", {"data": {"dataset": "camvid"}, "git": ["a"], "versions": "b", "command": 3}),
         ("tables/test_000400.json", {"matrix": [[1, "x"], 3]}),
         ("tables/test_000400.json", {"matrix": 3}),
-        ("pictures/step_000400.png", "no picture"),
+        ("images/step_000400.png", "no image"),
         ("metrics.csv", "step,train/loss\n1,inf\n2,nan\n1e400,1\n3,0.5\n"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seglab.data import check, convert, datasets
-from seglab.data.tables import class_table, coco_stuff10k_split
+from seglab.data.tables import class_list, coco_stuff10k_split
 from seglab.errors import DataError
 
 savemat = pytest.importorskip("scipy.io", reason="scipy is needed for .mat files").savemat
@@ -30,7 +30,7 @@ def script(name: str) -> ModuleType:
 COCO, CITY, PASCAL = (script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context"))
 
 
-def picture(path: Path) -> None:
+def write_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 2)).save(path)
 
@@ -51,7 +51,7 @@ def grey(path: Path, ids) -> Path:
 def coco10k(tmp_path):
     for split, count in (("train", 3), ("test", 2)):
         for name in coco_stuff10k_split(split)[:count]:
-            picture(tmp_path / "images" / f"{name}.jpg")
+            write_image(tmp_path / "images" / f"{name}.jpg")
             mat(tmp_path / "annotations" / f"{name}.mat", "S", (0, 1, 13, 182))
     return tmp_path
 
@@ -112,7 +112,7 @@ def test_every_official_coco_id_has_its_place():
 
 def test_coco_stuff_164k_is_converted_beside_the_published_files(tmp_path):
     for split in ("train2017", "val2017"):
-        picture(tmp_path / "images" / split / "000000000009.jpg")
+        write_image(tmp_path / "images" / split / "000000000009.jpg")
         grey(tmp_path / "annotations" / split / "000000000009.png", (0, 12, 181, 255))
     assert COCO.prepare_164k(str(tmp_path)) == 2
     assert COCO.prepare_164k(str(tmp_path)) == 0
@@ -126,7 +126,7 @@ def test_coco_stuff_164k_is_converted_beside_the_published_files(tmp_path):
 def test_cityscapes_label_ids_become_train_ids(tmp_path):
     for split, city in (("train", "aachen"), ("val", "lindau")):
         frame = f"{city}/{city}_000000_000019"
-        picture(tmp_path / "leftImg8bit" / split / f"{frame}_leftImg8bit.png")
+        write_image(tmp_path / "leftImg8bit" / split / f"{frame}_leftImg8bit.png")
         grey(tmp_path / "gtFine" / split / f"{frame}_gtFine_labelIds.png", (0, 7, 26, 33))
     assert CITY.prepare(str(tmp_path)) == 2
     source = datasets.Cityscapes(tmp_path, labels="train_ids")
@@ -144,7 +144,7 @@ def voc(tmp_path):
     for split, names in lists.items():
         (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
         for name in names:
-            picture(tmp_path / "JPEGImages" / f"{name}.jpg")
+            write_image(tmp_path / "JPEGImages" / f"{name}.jpg")
             mat(tmp_path / "trainval" / f"{name}.mat", "LabelMap", (1, 2, 284, 458))
     return tmp_path
 
@@ -152,7 +152,7 @@ def voc(tmp_path):
 def test_pascal_context_mat_files_become_a_dataset_of_59_and_of_60_classes(voc):
     assert PASCAL.prepare(str(voc)) == 3
     assert PASCAL.prepare(str(voc)) == 0
-    raw = class_table("pascal_context").raw
+    raw = class_list("pascal_context").raw
     expected = [raw.index(i) if i in raw else 0 for i in (1, 2, 284, 458)]
     assert expected[1] == 1
     assert expected[3] == 59
@@ -183,7 +183,7 @@ def test_a_label_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_what_was_converted_before_an_error_stays(tmp_path):
-    jobs = [convert.Job(str(i), str(tmp_path / f"{i}.png")) for i in range(6)]
+    conversions = [convert.Conversion(str(i), str(tmp_path / f"{i}.png")) for i in range(6)]
 
     def encode(source: str) -> np.ndarray:
         if source == "3":
@@ -191,9 +191,9 @@ def test_what_was_converted_before_an_error_stays(tmp_path):
         return np.zeros((2, 2), np.uint8)
 
     with pytest.raises(DataError, match="3 is bad"):
-        convert.convert(jobs, encode, "toy", workers=1)
+        convert.convert(conversions, encode, "toy", workers=1)
     assert {path.name for path in tmp_path.iterdir()} >= {"0.png", "1.png", "2.png"}
-    assert convert.convert(jobs, lambda _: np.zeros((2, 2), np.uint8), "toy") <= 3
+    assert convert.convert(conversions, lambda _: np.zeros((2, 2), np.uint8), "toy") <= 3
 
 
 @pytest.mark.parametrize(("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, [])])

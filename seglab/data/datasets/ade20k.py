@@ -11,10 +11,10 @@ from collections.abc import Collection
 from seglab.data.listing import Listing, match, scan
 from seglab.data.source import FileSource
 from seglab.data.spec import DatasetSpec
-from seglab.data.tables import class_table
+from seglab.data.tables import class_list
 from seglab.types import IGNORE
 
-TABLE = class_table("ade20k")
+TABLE = class_list("ade20k")
 
 
 class ADE20K(FileSource):

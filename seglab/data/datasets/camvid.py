@@ -9,10 +9,10 @@ from __future__ import annotations
 from seglab.data.listing import Listing, match, scan
 from seglab.data.source import FileSource
 from seglab.data.spec import DatasetSpec
-from seglab.data.tables import class_table
+from seglab.data.tables import class_list
 from seglab.types import IGNORE
 
-TABLE = class_table("camvid")
+TABLE = class_list("camvid")
 
 
 class CamVid(FileSource):

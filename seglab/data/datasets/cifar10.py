@@ -40,7 +40,7 @@ BATCHES = {
 OFFICIAL = {"train": 50000, "test": 10000}
 FOLDERS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 """The archives' folders, and what their batches end in. Where both are there the first is taken: processes share it."""
-MEND = "unpack the official archive again"
+REMEDY = "unpack the official archive again"
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,9 @@ def read_binary(path: str) -> Batch:
     try:
         size = os.path.getsize(path)
         if size == 0 or size % (PIXELS + 1):
-            raise DataError(f"{path}: {size} bytes — expected a multiple of {PIXELS + 1}, one record an image — {MEND}")
+            raise DataError(
+                f"{path}: {size} bytes — expected a multiple of {PIXELS + 1}, one record an image — {REMEDY}"
+            )
         records = np.memmap(path, np.uint8, "r").reshape(-1, PIXELS + 1)
     except OSError as error:
         raise unreadable(path, error) from error
@@ -145,16 +147,16 @@ def read_pickle(path: str) -> Batch:
     except DataError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise DataError(f"{path}: no whole pickle ({error!r}) — expected {batch} — {MEND}") from error
+        raise DataError(f"{path}: no whole pickle ({error!r}) — expected {batch} — {REMEDY}") from error
     if isinstance(content, dict):
         content = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     if not isinstance(content, dict) or not {"data", "labels"} <= content.keys():
-        raise DataError(f"{path}: no dict with data and labels — expected {batch} — {MEND}")
+        raise DataError(f"{path}: no dict with data and labels — expected {batch} — {REMEDY}")
     pixels, labels = stored_bytes(content["data"]), content["labels"]
     if pixels is None:
-        raise DataError(f"{path}: data is no array — expected uint8 [images, {PIXELS}] — {MEND}")
+        raise DataError(f"{path}: data is no array — expected uint8 [images, {PIXELS}] — {REMEDY}")
     if not isinstance(labels, list) or len(labels) != len(pixels) or not all(type(label) is int for label in labels):
-        raise DataError(f"{path}: labels are no list of {len(pixels)} whole numbers, one an image — {MEND}")
+        raise DataError(f"{path}: labels are no list of {len(pixels)} whole numbers, one an image — {REMEDY}")
     # Numbers of any size, until they are checked.
     return checked(path, pixels, np.array(labels, object))
 
@@ -198,7 +200,7 @@ class Plain(pickle.Unpickler):
         """What stands for a name in the file; DataError for a name that no batch needs."""
         if (module, name) not in self.ALLOWED:
             raise DataError(
-                f"{self.path}: names {module}.{name}, which was not run — expected arrays, lists and text only — {MEND}"
+                f"{self.path}: names {module}.{name}, which was not run — expected arrays, lists and text — {REMEDY}"
             )
         return self.ALLOWED[module, name]
 
@@ -219,11 +221,11 @@ def checked(path: str, pixels: np.ndarray, labels: np.ndarray) -> Batch:
     if len(wrong):
         raise DataError(
             f"{path}: label {labels[wrong[0]]} of image {wrong[0]} — expected 0 to {len(CLASSES) - 1}"
-            f" — {MEND} (CIFAR-100 is another data set)"
+            f" — {REMEDY} (CIFAR-100 is another data set)"
         )
     return pixels, labels.astype(np.uint8)
 
 
 def unreadable(path: str, error: OSError) -> DataError:
     """What is said of a file that is not there or cannot be opened."""
-    return DataError(f"{path}: {error.strerror} — expected a file of CIFAR-10 — {MEND}")
+    return DataError(f"{path}: {error.strerror} — expected a file of CIFAR-10 — {REMEDY}")

@@ -14,10 +14,10 @@ from seglab.data import io
 from seglab.data.listing import Listing, holds, match, scan
 from seglab.data.source import FileSource
 from seglab.data.spec import DatasetSpec
-from seglab.data.tables import class_table
+from seglab.data.tables import class_list
 from seglab.types import IGNORE
 
-TABLE = class_table("cityscapes")
+TABLE = class_list("cityscapes")
 IMAGE = "_leftImg8bit.png"
 SUFFIX = {"label_ids": "_gtFine_labelIds.png", "train_ids": "_gtFine_labelTrainIds.png"}
 LABEL_IDS = {**dict.fromkeys(TABLE.void, IGNORE), **{raw: k for k, raw in enumerate(TABLE.raw)}}

@@ -16,11 +16,11 @@ from seglab.data import io
 from seglab.data.listing import Listing, first, holds, match, scan
 from seglab.data.source import FileSource
 from seglab.data.spec import DatasetSpec
-from seglab.data.tables import class_table, coco_stuff10k_split
+from seglab.data.tables import class_list, coco_stuff10k_split
 from seglab.errors import DataError
 from seglab.types import IGNORE
 
-TABLE = class_table("coco_stuff")
+TABLE = class_list("coco_stuff")
 TRAIN_IDS = "_labelTrainIds.png"
 K = len(TABLE.classes)
 

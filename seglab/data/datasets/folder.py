@@ -37,7 +37,7 @@ class Folder(FileSource):
         image_suffix: what image files end with, one or several.
         label_suffix: what label files end with; ``_mask.png`` joins ``a.jpg`` and ``a_mask.png``.
         label_map: stored id -> train id or 255; null where labels hold train ids and 255.
-        labels_are_colours: labels are RGB pictures in the class file's colours.
+        labels_are_colours: labels are RGB images in the class file's colours.
         unknown: ``refuse`` raises on an id without a class, ``ignore`` makes it void.
     """
 
@@ -113,7 +113,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
 
     @cached_property
     def colours(self) -> Mapping[Colour, int] | None:
-        """Colour -> train id, where labels are pictures; black is void unless a class has it."""
+        """Colour -> train id, where labels are images; black is void unless a class has it."""
         if not self.labels_are_colours:
             return None
         if len(set(self.spec.palette)) < self.spec.num_classes:

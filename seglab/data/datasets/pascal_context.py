@@ -11,10 +11,10 @@ from collections.abc import Collection
 from seglab.data.listing import Listing, from_names, read_lines, scan
 from seglab.data.source import FileSource
 from seglab.data.spec import DatasetSpec
-from seglab.data.tables import class_table
+from seglab.data.tables import class_list
 from seglab.types import IGNORE
 
-TABLE = class_table("pascal_context")
+TABLE = class_list("pascal_context")
 FOREGROUND = len(TABLE.classes) - 1
 
 

@@ -19,7 +19,7 @@ class Label(IntEnum):
     FURNITURE = 8  # table, cabinet, sofa, bench, bin, crate, ball
     PERSON = 9
     POLE = 10  # lamp post, sign post, wire, floor lamp, hanging lamp, column
-    SIGN = 11  # traffic sign, notice board, framed picture
+    SIGN = 11  # traffic sign, notice board, framed poster
 
 
 CLASSES: tuple[str, ...] = tuple(label.name.lower() for label in Label)

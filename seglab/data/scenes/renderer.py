@@ -37,7 +37,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture with its exact truth."""
+    """An image with its exact truth."""
 
     image: NDArray[np.uint8]
     """[H, W, 3] RGB."""

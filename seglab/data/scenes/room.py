@@ -1,4 +1,4 @@
-"""Room scenes: floor, walls with doors, windows and pictures, furniture along the walls and in the middle."""
+"""Room scenes: floor, walls with doors, windows and posters, furniture along the walls and in the middle."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _camera(rng: np.random.Generator, length: float, width: float) -> Camera:
 
 
 def _hang(b: Builder, rng: np.random.Generator, free: Free, wall: Place, wide: float, height: float) -> None:
-    """Doors, windows and pictures side by side on a wall; the space before a door stays free."""
+    """Doors, windows and posters side by side on a wall; the space before a door stays free."""
     at = -wide / 2 + rng.uniform(0.3, 1.0)
     while at < wide / 2 - 0.6:
         room_left = wide / 2 - 0.2 - at
@@ -85,8 +85,8 @@ def _hang(b: Builder, rng: np.random.Generator, free: Free, wall: Place, wide: f
             size = (rng.uniform(0.45, 1.2), rng.uniform(0.45, 0.9))
             if size[0] < room_left:
                 low = min(rng.uniform(1.2, 1.6), height - size[1] - 0.1)
-                picture = b.place(wall.x, wall.y, wall.yaw, objects.tint(rng))
-                b.panel(picture, Label.SIGN, size, (0.03, at + size[0] / 2, low))
+                poster = b.place(wall.x, wall.y, wall.yaw, objects.tint(rng))
+                b.panel(poster, Label.SIGN, size, (0.03, at + size[0] / 2, low))
         at += size[0] + rng.uniform(0.3, 1.2)
 
 
