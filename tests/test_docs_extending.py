@@ -19,7 +19,7 @@ from tests.commands import Done, run
 from tests.conftest import SMALL_NET, TINY
 from tests.pages import ROOT, commands, files
 
-PAGES = {path.stem: path for path in (ROOT / "docs/extending").glob("*.md") if path.stem not in ("README", "task")}
+PAGES = {path.stem: path for path in (ROOT / "docs/extending").glob("*.md") if path.stem != "README"}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def stored(project: Path) -> dict[str, torch.Tensor]:
 
 
 def test_every_page_has_a_file_of_each_kind_and_a_command():
-    assert PAGES.keys() >= {"classifier", "decoder", "head", "loss", "metric", "dataset"}
+    assert PAGES.keys() >= {"classifier", "decoder", "head", "loss", "metric", "dataset", "task"}
     for name, page in PAGES.items():
         assert {path.rsplit(".", 1)[1] for path in files(page)} == {"py", "yaml"}, name
         assert shown(name), name
@@ -186,3 +186,17 @@ def test_a_data_set(project):
     refused = execute(project, *shown("dataset"), *quick, "data.check=full", "hydra.run.dir=refused", check=False)
     assert refused.returncode == 2
     assert "0_mask.png: ids 9" in refused.stderr
+
+
+def test_a_task(project):
+    found = trained(project, "task", net=SMALL_NET[:1])
+    assert 0 <= found["test/presence_error"] <= 1
+    assert found["best/presence_error"] == min(logged(project)["val/presence_error"])
+    assert json.loads((project / "run/scores.json").read_text())["headline"]["direction"] == "min"
+    assert len(found["test/error"]) == 12
+
+    typed = ["ckpt=run", "output=out", "trainer.accelerator=cpu", "images=1", "metrics=presence", "trust=true"]
+    execute(project, *typed, "hydra.searchpath=[file://my_conf]", module="seglab.evaluate")
+    again = json.loads((project / "out/metrics.json").read_text())
+    assert again["test/presence_error"] == pytest.approx(found["test/presence_error"])
+    assert len(list((project / "out/images").rglob("*.png"))) == 1
