@@ -2,7 +2,7 @@
 
 Which files are below the output is the predictor's business (:mod:`seglab.predictors`): class maps with the source's
 tree, or a table. ``report.json`` says which checkpoint and options made them, and names the images that could not be
-predicted (:mod:`seglab.predictions`).
+predicted (:mod:`seglab.predictors.folder`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seglab import cli
 from seglab import options as known
 from seglab.checks import within
 from seglab.errors import ConfigError, DataError, UserError
-from seglab.predictions import Entry, PredictionFolder
+from seglab.predictors.folder import Entry, PredictionFolder
 
 if TYPE_CHECKING:
     from seglab.predictors.base import Predictor

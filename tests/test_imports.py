@@ -9,13 +9,18 @@ import pytest
 ROOT = Path(__file__).parents[1] / "seglab"
 ENTRIES = ("train", "evaluate", "predict", "export", "benchmark", "report.__main__", "sweep")
 """Modules that are started, and that nothing below them imports."""
-PARTS = ("backbones", "classifiers", "decoders", "losses", "metrics", "ops", "optim")
-ABOVE = ("build", "callbacks", "cli", "loggers", "module", "multirun", "report")
+PARTS = ("backbones", "classifiers", "decoders", "heads", "losses", "metrics", "ops", "optim")
+RUNNING = ("build", "callbacks", "cli", "loading", "loggers", "module", "multirun", "report", "trainer")
+ABOVE = (*RUNNING, "tasks", "predictors")
 APART = {
-    **dict.fromkeys(PARTS, (*ABOVE, "data", "runs")),
-    "data": ABOVE,
+    **dict.fromkeys(PARTS, (*ABOVE, "models", "data", "runs")),
+    "models": (*ABOVE, "data", "runs", "losses", "metrics"),
+    "tasks": RUNNING,
+    "predictors": (*RUNNING, "tasks", "losses", "metrics"),
+    "module": ("build", "loading", "trainer", "multirun", "report"),
+    "data": (*ABOVE, "models", *PARTS),
     "data.source": ("data.check",),
-    "runs": (*ABOVE, *PARTS, "data"),
+    "runs": (*ABOVE, *PARTS, "models", "data"),
     "multirun": ("report",),
 }
 """What a layer knows nothing of, nor anything that it imports."""

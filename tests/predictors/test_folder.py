@@ -11,7 +11,7 @@ import pytest
 
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
-from seglab.predictions import REPLACED, PredictionFolder, assign, stem
+from seglab.predictors.folder import REPLACED, PredictionFolder, assign, stem
 from seglab.predictors.pixels import SUFFIXES, PixelWriter
 from seglab.runs import atomic
 
