@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from seglab import prototypes, visualize
+from seglab import visualize
+from seglab.callbacks import prototype_figures
 from seglab.callbacks.base import EvaluationObserver
 from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import folder
@@ -111,7 +112,7 @@ class PrototypeReport(EvaluationObserver):
         target = folder(trainer) / f"prototypes_{stage}_{step:06d}.json"
         atomic.write_text(target, json.dumps(jsonable({**about, **report}), allow_nan=False) + "\n")
         atomic.write_text(target.with_suffix(".csv"), as_csv(table(report)))
-        image = visualize.pixels(prototypes.overview(*prototypes.read(trainer.default_root_dir, stage)))
+        image = visualize.pixels(prototype_figures.overview(*prototype_figures.read(trainer.default_root_dir, stage)))
         visualize.save(image, folder(trainer) / ("prototypes.png" if stage == "val" else f"prototypes_{stage}.png"))
         log_image(trainer, f"{stage}/prototypes", image, step)
 
@@ -122,7 +123,7 @@ class PrototypeReport(EvaluationObserver):
             if result:
                 kinds[name] = {"reference": reference(name, self.fixed), **result}
         for kind in kinds.values():
-            kind["mean_similarity"] = prototypes.off_diagonal(kind["similarity"]).mean()
+            kind["mean_similarity"] = prototype_figures.off_diagonal(kind["similarity"]).mean()
             kind["similarity"] = kind["similarity"].cpu().numpy().round(4)
         return {"classes": list(classes), "kinds": kinds}
 
@@ -234,7 +235,7 @@ def table(report: dict[str, Any]) -> list[dict[str, Any]]:
     """One row per kind, class and choice of images; of the fixed kinds the mean similarity to other classes only."""
     rows = []
     for name, kind in report["kinds"].items():
-        others = prototypes.to_others(kind["similarity"])
+        others = prototype_figures.to_others(kind["similarity"])
         for over in ("present", "all"):
             values = {key: column.tolist() for key, column in kind.get(over, {}).items()}
             for k, class_name in enumerate(report["classes"]):
