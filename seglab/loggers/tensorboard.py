@@ -27,7 +27,7 @@ LAYOUT = {
 
 
 class TensorBoard(TensorBoardLogger):
-    """``tensorboard --logdir runs``: curves, pictures, loss terms in one chart, and a table of runs and choices."""
+    """``tensorboard --logdir runs``: curves, images, loss terms in one chart, and a table of runs and choices."""
 
     def __init__(self, save_dir: str | Path, name: str = "tensorboard") -> None:
         super().__init__(save_dir=save_dir, name=name, version="", default_hp_metric=False)

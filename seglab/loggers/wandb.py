@@ -119,7 +119,7 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Numbers, pictures or tables of a step. W&B's own process may die; training goes on without it."""
+        """Numbers, images or tables of a step. W&B's own process may die; training goes on without it."""
         if self.broken:
             return
         try:

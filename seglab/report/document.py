@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from seglab.report.collect import Run
     from seglab.report.table import Row, Table
 
-WIDEST = 1400  # pixels of a picture
+WIDEST = 1400  # pixels of an image
 SETTINGS = (
     "backbone.name",
     "decoder._target_",
@@ -60,7 +60,7 @@ def write(table: Table, plots: Sequence[Path], path: Path) -> None:
         warnings(table),
         section("Figures", figures(table, plots)),
         section("Classes", classes(table)),
-        section("Pictures of the best run", pictures(table)),
+        section("Images of the best run", images(table)),
         section("Runs", runs(table)),
         section("Provenance", provenance(table)),
     ]
@@ -287,7 +287,7 @@ def best_run(table: Table) -> Run | None:
     return row.runs[row.values.index(pick(row.values))]
 
 
-def pictures(table: Table) -> str:
+def images(table: Table) -> str:
     """The newest predictions of the best run, and its confusion matrix."""
     from PIL import Image
 
@@ -295,10 +295,11 @@ def pictures(table: Table) -> str:
     if run is None:
         return ""
     shown = []
-    for path in sorted((run.folder / "pictures").glob("step_*.png"))[-1:]:
+    sheets = [sorted((run.folder / name).glob("step_*.png")) for name in ("images", "pictures")]  # the earlier name
+    for path in (sheets[0] or sheets[1])[-1:]:
         try:
-            with Image.open(path) as picture:
-                content = shrunk(picture)
+            with Image.open(path) as image:
+                content = shrunk(image)
         except Exception as error:  # Pillow raises nearly anything; one file does not take the report along
             shown.append(note(f"{path.name} cannot be read: {error}"))
             continue
@@ -310,9 +311,9 @@ def pictures(table: Table) -> str:
     return f'<div class="plots">{"".join(shown)}</div>' if shown else ""
 
 
-def shrunk(picture: Image) -> bytes:
+def shrunk(image: Image) -> bytes:
     """A photograph's JPEG, not wider than a page."""
-    small = picture.convert("RGB")
+    small = image.convert("RGB")
     small.thumbnail((WIDEST, 4 * WIDEST))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
@@ -331,10 +332,10 @@ def confusion(run: Run) -> tuple[bytes, str]:
             found: dict[str, Any] = atomic.read_json(path)
             names, matrix = run.classes(), found.get("matrix")
             if names and is_matrix(matrix, len(names)):
-                picture = Image.fromarray(visualize.confusion_figure(np.asarray(matrix, np.float64), names))
-                picture.thumbnail((WIDEST, WIDEST))
+                image = Image.fromarray(visualize.confusion_figure(np.asarray(matrix, np.float64), names))
+                image.thumbnail((WIDEST, WIDEST))
                 stream = io.BytesIO()
-                picture.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
+                image.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
                 return stream.getvalue(), f"{run.folder.name}, {stage} at step {found.get('step')}: confusion matrix."
     return b"", ""
 

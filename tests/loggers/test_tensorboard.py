@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seglab.loggers import log_picture
+from seglab.loggers import log_image
 
 pytest.importorskip("tensorboard")
 
@@ -32,7 +32,7 @@ def events(tmp_path, monkeypatch):
     logger = TensorBoard(tmp_path)
     logger.log_hyperparams(CONFIG)
     logger.log_metrics({"val/mIoU": 0.25, "train/main": 1.0}, 10)
-    log_picture(FakeTrainer(logger), "val/images", np.zeros((8, 8, 3), np.uint8), 10)
+    log_image(FakeTrainer(logger), "val/images", np.zeros((8, 8, 3), np.uint8), 10)
     logger.save()
     logger.finalize("success")
     logger.log_metrics({"test/mIoU": 0.5}, 10)  # evaluation follows training
@@ -47,7 +47,7 @@ def plugin(events, tag):
     return plugin_data_pb2.HParamsPluginData.FromString(content)
 
 
-def test_curves_and_pictures_of_training_and_test_are_in_one_place(events):
+def test_curves_and_images_of_training_and_test_are_in_one_place(events):
     assert [(e.step, e.value) for e in events.Scalars("val/mIoU")] == [(10, 0.25)]
     assert [e.value for e in events.Scalars("test/mIoU")] == [0.5]
     assert events.Images("val/images")[0].step == 10

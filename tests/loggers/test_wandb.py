@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seglab.errors import ConfigError
-from seglab.loggers import close, log_masks, log_picture
+from seglab.loggers import close, log_image, log_masks
 from seglab.loggers.wandb import Wandb
 from seglab.runs.folder import RunFolder
 
@@ -77,7 +77,7 @@ class Offline:
 
 
 def label(item) -> str:
-    """A logged name; of a picture's fields the picture's."""
+    """A logged name; of an image's fields the image's."""
     return item.key or item.nested_key[0]
 
 
@@ -89,12 +89,12 @@ def in_a_sweep(folder: Path, factors: dict) -> Path:
     return job
 
 
-def test_an_offline_run_holds_config_curves_pictures_masks_and_its_exit_code(tmp_path):
+def test_an_offline_run_holds_config_curves_images_masks_and_its_exit_code(tmp_path):
     logger = Wandb(tmp_path, tags=["scenes", "ssa"], group="scenes-ssa")
     logger.log_hyperparams({"optim": {"lr": 0.125}, "seed": 3})
     logger.log_metrics({"val/mIoU": 0.5}, 10)
     image, ids = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
-    log_picture(FakeTrainer(logger), "val/images", image, 10)
+    log_image(FakeTrainer(logger), "val/images", image, 10)
     log_masks(FakeTrainer(logger), "val/masks", [(image, ids, ids)], {0: "sky", 1: "road", 255: "void"}, 10)
     logger.log_table("val/classes", ["class", "IoU"], [["sky", 0.5]], step=10)
     logger.finalize("success")

@@ -63,10 +63,10 @@ def test_every_figure_is_written_as_png_of_print_size_and_as_svg_without_pyplot(
         f"{n}.{s}" for n in ("swept", "classes", "curves") for s in ("png", "svg")
     ]
     for path in written[::2]:
-        with Image.open(path) as picture:
-            assert round(picture.info["dpi"][0]) == 200
-            assert picture.width <= 200 * 6.9
-            assert np.asarray(picture.convert("L")).std() > 10
+        with Image.open(path) as image:
+            assert round(image.info["dpi"][0]) == 200
+            assert image.width <= 200 * 6.9
+            assert np.asarray(image.convert("L")).std() > 10
     assert all(b"<svg" in path.read_bytes()[:1000] for path in written[1::2])
     assert ("matplotlib.pyplot" in sys.modules) == loaded
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -132,7 +132,7 @@ def test_variants_keep_the_planned_order_and_print_their_differences(tables):
     assert bar.get_width() == pytest.approx(100 * table.rows[-1].difference)
 
 
-def test_nothing_that_is_drawn_reaches_out_of_the_picture(tables):
+def test_nothing_that_is_drawn_reaches_out_of_the_image(tables):
     for table in tables.values():
         for name, draw in plots.fitting(table):
             figure = draw()

@@ -55,8 +55,8 @@ def pareto(table: Table) -> Figure:
     sign = -1 if style.lower_is_better(table) else 1
     best = front([(x, sign * row.mean) for x, row in zip(known.values(), rows, strict=True)])
     with style.house():
-        picture = style.figure(style.COLUMN, 3.2)
-        axes = picture.add_subplot()
+        figure = style.figure(style.COLUMN, 3.2)
+        axes = figure.add_subplot()
         axes.grid()
         x, y = list(known.values()), [times * row.mean for row in rows]
         for k, row in enumerate(rows):
@@ -70,9 +70,9 @@ def pareto(table: Table) -> Figure:
         axes.set(xlabel=label, ylabel=f"{style.label(table.metric)}, {style.seeds(rows)}")
         axes.margins(x=0.18, y=0.14)
         handles, labels = axes.get_legend_handles_labels()
-        style.legend_below(picture, handles, labels)
+        style.legend_below(figure, handles, labels)
         annotate(axes, table, rows, x, y, best)
-        return picture
+        return figure
 
 
 def annotate(axes: Axes, table: Table, rows: list[Row], x: list[float], y: list[float], best: list[int]) -> None:

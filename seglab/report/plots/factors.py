@@ -72,8 +72,8 @@ def swept(table: Table, factor: str | None = None) -> Figure:
         )
     factors = sorted({place(row, factor) for rows in lines.values() for row in rows})
     with style.house():
-        picture = style.figure(style.COLUMN, 3.0)
-        axes = picture.add_subplot()
+        figure = style.figure(style.COLUMN, 3.0)
+        axes = figure.add_subplot()
         axes.grid(axis="y")
         for k, (name, rows) in enumerate(lines.items()):
             line(axes, table, factor, rows, k, name if len(lines) > 1 else f"ours ({style.seeds(rows)})")
@@ -87,8 +87,8 @@ def swept(table: Table, factor: str | None = None) -> Figure:
             axes.axvline(default, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
             axes.annotate("baseline", (default, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                           textcoords="offset points", va="top", fontsize=7, color=style.GREY)  # fmt: skip
-        style.legend_below(picture, handles, labels, columns=3)
-        return picture
+        style.legend_below(figure, handles, labels, columns=3)
+        return figure
 
 
 def line(axes: Axes, table: Table, factor: str, rows: list[Row], k: int, name: str) -> None:
@@ -151,8 +151,8 @@ def variants(table: Table) -> Figure:
     with style.house():
         names = [style.name(row, table.factors) for row in rows]
         width = 4.1 + 0.07 * max(map(len, names)) + 0.6 * paper
-        picture = style.figure(min(width, style.PAGE), 0.95 + 0.27 * len(rows))
-        axes = picture.add_subplot()
+        figure = style.figure(min(width, style.PAGE), 0.95 + 0.27 * len(rows))
+        axes = figure.add_subplot()
         axes.grid(axis="x")
         for y, row in enumerate(rows):
             colour = style.GREY if row in bases else style.BLUE
@@ -179,8 +179,8 @@ def variants(table: Table) -> Figure:
         if paper:
             values = ["–" if row.published is None else f"{row.published:.2f}" for row in rows]
             column(axes, 126 if bases else 88, "published", values, style.VERMILION)
-            picture.supxlabel("published: " + style.source(table), fontsize=6.5, color=style.GREY)
-        return picture
+            figure.supxlabel("published: " + style.source(table), fontsize=6.5, color=style.GREY)
+        return figure
 
 
 def difference(row: Row, metric: str) -> str:
@@ -214,8 +214,8 @@ def heatmap(table: Table, rows: str | None = None, columns: str | None = None) -
     times, top = style.scale(table.metric), style.best(table)
     shades = [[math.nan if row is None else times * row.mean for row in line] for line in view.cells]
     with style.house():
-        picture = style.figure(1.9 + 0.72 * len(view.column_values), 1.05 + 0.48 * len(view.row_values))
-        axes = picture.add_subplot()
+        figure = style.figure(1.9 + 0.72 * len(view.column_values), 1.05 + 0.48 * len(view.row_values))
+        axes = figure.add_subplot()
         shown = axes.imshow(shades, cmap="cividis", aspect="auto")
         low, high = shown.get_clim()
         for (i, line), j in itertools.product(enumerate(view.cells), range(len(view.column_values))):
@@ -234,8 +234,8 @@ def heatmap(table: Table, rows: str | None = None, columns: str | None = None) -
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set(xlabel=view.columns, ylabel=view.rows)
-        picture.colorbar(shown, label=style.label(table.metric), aspect=18).outline.set_visible(False)
-        return picture
+        figure.colorbar(shown, label=style.label(table.metric), aspect=18).outline.set_visible(False)
+        return figure
 
 
 def frame(axes: Axes, column: int, row: int, colour: str) -> None:

@@ -64,8 +64,8 @@ def classes(table: Table, row: Row | None = None, baseline: Row | None = None) -
     chosen.sort(key=lambda k: -mean[k])
     names = row.runs[0].classes() or [str(k) for k in range(differences.shape[1])]
     with style.house():
-        picture = style.figure(style.COLUMN, 1.0 + 0.19 * len(chosen))
-        axes = picture.add_subplot()
+        figure = style.figure(style.COLUMN, 1.0 + 0.19 * len(chosen))
+        axes = figure.add_subplot()
         axes.grid(axis="x")
         for y, k in enumerate(chosen):
             values = differences[:, k][np.isfinite(differences[:, k])]
@@ -82,7 +82,7 @@ def classes(table: Table, row: Row | None = None, baseline: Row | None = None) -
         axes.spines["left"].set_visible(False)
         left_out = f" ({len(chosen)} of {len(known)} classes)" if len(chosen) < len(known) else ""
         axes.set_title(f"{style.name(row, table.factors)} − {style.name(baseline, table.factors)}{left_out}")
-        return picture
+        return figure
 
 
 def rival(table: Table) -> Row | None:
@@ -141,12 +141,12 @@ def curves(table: Table, keys: Sequence[str] | None = None, rows: Sequence[Row] 
         )
     coloured = shown if len(shown) <= len(style.COLOURS) else pair(table)
     with style.house():
-        picture = style.figure(style.PAGE if len(panels) > 1 else style.COLUMN, 2.9)
-        for axes, (key, lines) in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        figure = style.figure(style.PAGE if len(panels) > 1 else style.COLUMN, 2.9)
+        for axes, (key, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             draw(axes, table, key, lines, coloured)
-        named = {text: h for axes in picture.axes for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        style.legend_below(picture, list(named.values()), list(named), columns=4 if len(panels) > 1 else 3)
-        return picture
+        named = {text: h for axes in figure.axes for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        style.legend_below(figure, list(named.values()), list(named), columns=4 if len(panels) > 1 else 3)
+        return figure
 
 
 def curve_keys(rows: Sequence[Row]) -> list[str]:
