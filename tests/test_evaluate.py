@@ -45,7 +45,7 @@ def saved(root, tmp_path, compose):
         config = compose("train", [*common, *NET, *overrides])
         module = build.build_training(config, build.build_data(config).spec)
         content = {"state_dict": module.state_dict(), "global_step": 7}
-        checkpoint.embed(content, module.config, module.spec)
+        checkpoint.embed(content, module.config, module.task.spec, module.task.TRAINING_PARTS)
         torch.save(content, tmp_path / "net.ckpt")
         return tmp_path / "net.ckpt"
 
@@ -66,7 +66,7 @@ def score(tmp_path, compose):
 def by_hand(ckpt, root, branch: str = "logits") -> float:
     """mIoU of the whole validation split, from the pictures and a loop over classes."""
     model = seglab.load(ckpt)
-    mean, std = (torch.tensor(model.description.config["augment"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    mean, std = (torch.tensor(model.description.config["normalize"][k]).view(3, 1, 1) for k in ("mean", "std"))
     predictions, labels = [], []
     for path in sorted((root / "images/val").iterdir()):
         image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
@@ -108,7 +108,7 @@ def test_a_table_a_confusion_matrix_and_pictures_are_left(saved, score, tmp_path
     folder = tmp_path / "evaluated"
     assert min(Image.open(folder / "confusion.png").size) > 200
     assert (folder / "confusion.csv").read_text().startswith("label \\ prediction;red;green;blue;never\nred;")
-    assert len(list((folder / "pictures").rglob("*.png"))) == 2
+    assert len(list((folder / "images").rglob("*.png"))) == 2
 
 
 def test_batches_of_pictures_do_not_change_the_number(saved, score):

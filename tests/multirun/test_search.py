@@ -20,6 +20,7 @@ from seglab.multirun import findings, record, search, study  # noqa: E402
 from seglab.multirun.space import space  # noqa: E402
 from seglab.multirun.sweeper import SweepFailed  # noqa: E402
 from seglab.runs import atomic  # noqa: E402
+from seglab.scores import Score  # noqa: E402
 from tests.test_train import TINY  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +99,9 @@ def test_a_space_that_means_nothing_is_refused(arguments, said):
 # --- the course, with made-up runs
 
 
+MIOU = Score("mIoU", "max", "percent")
 SETTINGS = {
-    "trials": 4, "metric": "val/mIoU", "direction": "maximize", "storage": None, "pruner": None,
+    "trials": 4, "metric": "val/mIoU", "direction": None, "storage": None, "pruner": None,
     "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 0},
 }  # fmt: skip
 
@@ -111,7 +113,7 @@ class Runs:
         self.endings, self.launched = list(endings), []
         settings = {**SETTINGS, "trials": trials}
         about = {"on_error": on_error, "started": ""}
-        self.search = search.Search(space({}, ["classifier=cac", text]), folder, settings, 0, about)
+        self.search = search.Search(space({}, ["classifier=cac", text]), folder, settings, 0, MIOU, about)
         folder.mkdir(exist_ok=True)
 
     def __call__(self, parallel=1):
@@ -146,7 +148,7 @@ def test_a_trial_is_worth_its_best_validation_and_a_failed_one_stops_nothing(tmp
     assert runs.states() == ["COMPLETE", "FAIL", "PRUNED", "COMPLETE"]
     assert [trial.value for trial in runs.study.get_trials()] == [0.4, None, 0.15, 0.7]
     assert [(failure.trial, failure.error) for failure in failures] == [(1, "ValueError: made up")]
-    search.sum_up(runs.search, runs.study, failures)
+    search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     plan = record.read(tmp_path / "s")["jobs"]
     assert [job["factors"]["trial"] for job in plan.values()] == [0, 1, 2, 3]
     assert all((tmp_path / "s" / name).is_dir() for name in plan)
@@ -201,7 +203,7 @@ def test_a_search_in_which_nothing_works_ends_early_and_its_failures_do_not_coun
     failures = runs()
     assert len(failures) == search.HOPELESS
     with pytest.raises(SweepFailed, match="none came to a result"):
-        search.sum_up(runs.search, runs.study, failures)
+        search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     mended = Runs(tmp_path / "s", trials=3)
     mended()
     assert mended.states() == ["FAIL"] * 3 + ["COMPLETE"] * 3
@@ -212,7 +214,7 @@ def test_a_run_that_never_began_is_a_failure_and_on_error_stop_stops(tmp_path):
     failures = runs()
     assert runs.states() == ["COMPLETE", "FAIL"]
     with pytest.raises(SweepFailed, match="no such data") as caught:
-        search.sum_up(runs.search, runs.study, failures)
+        search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     assert caught.value.exit_code == ConfigError.exit_code
 
 
