@@ -13,6 +13,7 @@ from seglab.errors import ConfigError
 from seglab.loggers import close, log_image, log_masks
 from seglab.loggers.wandb import Wandb
 from seglab.runs.folder import RunFolder
+from seglab.scores import Score
 
 wandb = pytest.importorskip("wandb")
 
@@ -200,6 +201,17 @@ def test_scores_have_a_direction_and_all_values_one_step_axis(tmp_path):
     assert found.summary["val/mIoU"] == {"max": 0.5}, "the best value, not the last"
     assert found.summary["val/loss"] == {"min": 1}
     assert "test/IoU" not in found.summary
+
+
+def test_the_summary_is_the_best_in_the_direction_that_the_run_stores(tmp_path):
+    RunFolder(tmp_path).write_scores(Score("error", "min", "percent"), {"gain": Score("gain", "max")})
+    logger = Wandb(tmp_path)
+    for step, (error, gain) in enumerate([(0.2, 3.0), (0.5, 1.0)], 1):
+        logger.log_metrics({"val/error": error, "val/gain": gain}, 10 * step)
+    close(0)
+    found = Offline(tmp_path)
+    assert found.summary["val/error"] == {"min": 0.2}
+    assert found.summary["val/gain"] == {"max": 3}
 
 
 def test_a_table_knows_its_step_and_an_absent_class_has_an_empty_cell(tmp_path):
