@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGES = {"_target_": "seglab.callbacks.images.Images", "width": None, "each": True}
+METRICS = {"confusion": {"_target_": "seglab.metrics.ConfusionMatrix", "_partial_": True}}
+"""Of a checkpoint that stores none: as ``metrics=default``."""
 READ = ("data", "augment", "metrics")
 """Nodes that evaluation builds of a checkpoint's configuration, beside the task's, the network's and the losses'."""
 
@@ -117,7 +119,7 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
         "data": {**data, "splits": {**data["splits"], "test": data["splits"].get(split, split)}},
         "augment": {**config["augment"], "extra": []},  # used in training only, and of any package
         "evaluation": {"_target_": "seglab.inference.Protocol", **asdict(protocol)},
-        "metrics": options["metrics"],
+        "metrics": options.get("metrics") or config.get("metrics") or METRICS,
         "trainer": {**options["trainer"], "precision": precision, "max_steps": 1, "enable_checkpointing": False},
         "optim": None,
         "seed": config.get("seed", 0),

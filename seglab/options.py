@@ -19,8 +19,9 @@ TRAIN: dict[str, Any] = {
     "allow_nonfinite": bool, "test": Literal["last", "best"] | None,
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
-    **dict.fromkeys(("evaluation", "data", "trainer", "metrics"), Node),
-    "callbacks": Node | None, "ckpt": str, "split": str, "output": str, "oracle": bool, "images": int,
+    **dict.fromkeys(("evaluation", "data", "trainer"), Node),
+    **dict.fromkeys(("metrics", "callbacks"), Node | None),
+    "ckpt": str, "split": str, "output": str, "oracle": bool, "images": int,
     "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
     "allow_nonfinite": bool,
 }  # fmt: skip

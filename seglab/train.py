@@ -74,7 +74,8 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         run.write_metrics({**build.parameters(module.task), "step": trainer.global_step, **results})
         if tested:
             results |= test(trainer, module, data, run, config["test"])
-        run.write_scores(kind.headline, module.results.scores)
+        monitored = {kept.score.name: kept.score} if kept and kept.score else {}
+        run.write_scores(kind.headline, monitored | module.results.scores)
         if trainer.is_global_zero:
             print(f"run folder: {run.path}")
     return results

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
+
+from seglab.scores import Score
 
 Size = tuple[int, int]
 """(height, width) of an image or a map."""
@@ -92,35 +94,6 @@ class Output:
 def is_of(branch: str, head: str) -> bool:
     """Whether a branch is published by the head of that name."""
     return branch == head or branch.startswith(f"{head}.")
-
-
-@dataclass(frozen=True)
-class Score:
-    """A number that says how good a network is: what it is called, which direction is better, how it is written.
-
-    The direction and the unit of everything that sweeps, checkpoints, searches, tables and plots show are read from
-    here; no code derives them from a name.
-    """
-
-    name: str
-    """As in ``metrics.json``, without the stage: ``mIoU`` of ``test/mIoU``."""
-    direction: Literal["max", "min"] = "max"
-    """``max``: more is better; ``min``: less is."""
-    unit: str = ""
-    """``percent``: a fraction from 0 to 1 that is shown times 100; anything else is written behind the number."""
-
-    @property
-    def lower(self) -> bool:
-        """Whether less is better."""
-        return self.direction == "min"
-
-    def better(self, value: float, other: float) -> bool:
-        """Whether one value is better than another."""
-        return value < other if self.lower else value > other
-
-    def record(self) -> dict[str, str]:
-        """As plain data, as a run stores it."""
-        return {"name": self.name, "direction": self.direction, "unit": self.unit}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from PIL import Image
 import seglab
 from seglab import build, checkpoint, evaluate
 from seglab.errors import CheckpointError, ConfigError, DataError
+from seglab.scores import Known, Score
 from seglab.types import IGNORE
 
 NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
@@ -165,6 +166,13 @@ def test_contours_and_calibration_are_an_option(saved, score):
     assert {"mBoundaryIoU", "NLL", "ECE"} <= full.keys() - plain.keys()
     assert full["mIoU"] == plain["mIoU"]
     assert 0 < full["NLL"] < 2 * math.log(4), "near that of an untrained network of 4 classes"
+
+
+def test_the_metrics_are_those_of_the_checkpoint_unless_others_are_chosen(saved, score, tmp_path):
+    ckpt = saved("metrics=full")
+    stored, fewer = score(ckpt), score(ckpt, "metrics=default")
+    assert {"mBoundaryIoU", "NLL", "ECE"} <= stored.keys() - fewer.keys()
+    assert Known.of_run(tmp_path / "evaluated").find("test/NLL") == Score("NLL", "min", "nats")
 
 
 def test_the_oracle_reads_the_labels_and_says_so(saved, score, tmp_path, capsys):

@@ -14,7 +14,7 @@ from seglab.callbacks.base import OfTraining
 from seglab.checks import within
 from seglab.errors import ConfigError
 from seglab.runs.atomic import DiskFull, jsonable
-from seglab.scores import lower_is_better
+from seglab.scores import Known, Score, name_of
 
 log = logging.getLogger(__name__)
 
@@ -25,24 +25,29 @@ class Checkpoints(Checkpoint, OfTraining):
     Every save is of a whole optimiser step, so a resumed run is the uninterrupted one.
 
     Args:
-        monitor: a logged value, or null to keep no best.
-        mode: whether more or less of it is better.
+        monitor: a logged value; null: the task's headline in validation.
+        mode: whether more or less of it is better; null: as the score says. Needed only where nothing is known of it.
         every_n_steps: optimiser steps between periodic saves.
         on_error: what a full disk does to a periodic save; the last one of a run always counts.
+        best: whether to keep a best at all.
     """
 
     def __init__(
         self,
-        monitor: str | None = "val/mIoU",
-        mode: Literal["max", "min"] = "max",
+        monitor: str | None = None,
+        mode: Literal["max", "min"] | None = None,
         every_n_steps: int = 1000,
         on_error: Literal["raise", "warn"] = "raise",
+        best: bool = True,
     ) -> None:
         within("callbacks.checkpoints.every_n_steps", every_n_steps, 1)
         self.monitor = monitor
         self.mode = mode
         self.every_n_steps = every_n_steps
         self.on_error = on_error
+        self.keeps_best = best
+        self.score: Score | None = None
+        """What is monitored; known from the setup on."""
         self.best: float | None = None
         self.best_step: int | None = None
         self.validated_step: int | None = None
@@ -59,7 +64,7 @@ class Checkpoints(Checkpoint, OfTraining):
     @property
     def found(self) -> dict[str, float | None]:
         """The best so far, as a run's results hold it."""
-        return {} if self.monitor is None else {self.best_key: self.best}
+        return {self.best_key: self.best} if self.keeps_best and self.monitor else {}
 
     @property
     def best_model_score(self) -> float | None:
@@ -68,26 +73,28 @@ class Checkpoints(Checkpoint, OfTraining):
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, so that a resumed run does not replace it by less; and the last validation."""
-        best = {"best": self.best, "best_step": self.best_step}
+        best = {"best": self.best, "best_step": self.best_step, "monitor": self.monitor}
         return {**best, "validated_step": self.validated_step, "scores": self.scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the best so far."""
-        self.best, self.best_step = state["best"], state["best_step"]
+        """Go on with the best so far, unless it is of another value."""
+        if self.monitor is None or state.get("monitor") in (None, self.monitor):
+            self.best, self.best_step = state["best"], state["best_step"]
         self.validated_step, self.scores = state.get("validated_step"), state.get("scores", {})
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse to keep the worst for the best.
+        """Find out what is monitored, and which direction of it is better.
 
         Raises:
-            ConfigError: the mode contradicts the score.
+            ConfigError: the mode contradicts the score, or is missing for one of which nothing is known.
         """
-        losses = getattr(pl_module, "averages", ())
-        if self.monitor is not None and lower_is_better(self.monitor, losses) and self.mode != "min":
-            raise ConfigError(
-                f"callbacks.checkpoints: mode={self.mode} of {self.monitor} would keep the worst — set "
-                "callbacks.checkpoints.mode=min"
-            )
+        if not self.keeps_best:
+            return
+        task: Any = pl_module.task
+        known = Known(task.headline, task.known_scores())
+        self.monitor = self.monitor or f"val/{task.headline.name}"
+        self.score = monitored(known, self.monitor, self.mode)
+        self.mode = self.score.direction
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved_step = trainer.global_step
@@ -120,16 +127,16 @@ class Checkpoints(Checkpoint, OfTraining):
 
     def improved(self, trainer: L.Trainer) -> bool:
         """Whether the monitored value is the best yet; it is remembered then. NaN never is."""
-        if self.monitor is None:
+        if self.score is None or self.monitor is None:
             return False
         if self.monitor not in trainer.callback_metrics:
             raise ConfigError(
                 f"callbacks.checkpoints.monitor={self.monitor} is not logged — expected one of "
-                f"{', '.join(sorted(trainer.callback_metrics))}, or null"
+                f"{', '.join(sorted(trainer.callback_metrics))}; null for the task's headline, or "
+                "callbacks.checkpoints.best=false to keep no best"
             )
         value = float(trainer.callback_metrics[self.monitor])
-        better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
-        if math.isnan(value) or not better:
+        if math.isnan(value) or not (self.best is None or self.score.better(value, self.best)):
             return False
         self.best, self.best_step = value, trainer.global_step
         return True
@@ -143,6 +150,30 @@ class Checkpoints(Checkpoint, OfTraining):
                 raise
             log.warning("%s — training goes on without it (callbacks.checkpoints.on_error=warn)", error)
         self.saved_step = trainer.global_step
+
+
+def monitored(known: Known, monitor: str, mode: str | None) -> Score:
+    """The score that a monitored key is of.
+
+    Raises:
+        ConfigError: the mode contradicts it, or is missing where nothing is known of the key.
+    """
+    score = known.find(monitor)
+    if score is not None:
+        if mode not in (None, score.direction):
+            better = "less" if score.lower else "more"
+            raise ConfigError(
+                f"callbacks.checkpoints.mode={mode} of {monitor} would keep the worst: {better} of {score.name} is "
+                f"better — set callbacks.checkpoints.mode={score.direction}, or null"
+            )
+        return score
+    if mode is None:
+        raise ConfigError(
+            f"callbacks.checkpoints.monitor={monitor}: whether more or less of it is better is not known — set "
+            "callbacks.checkpoints.mode=max or min, or monitor one of "
+            f"{', '.join(f'val/{name}' for name in sorted(known.scores))}"
+        )
+    return Score(name_of(monitor), "min" if mode == "min" else "max")
 
 
 def folder(trainer: L.Trainer) -> Path:

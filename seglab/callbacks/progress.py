@@ -57,6 +57,8 @@ class Progress(RichProgressBar, Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         self.since += time.monotonic() - self.clock  # the pace is that of training
+        if trainer.state.fn == "fit" and not self.terminal and trainer.is_global_zero:
+            self.report_validation(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -69,6 +71,14 @@ class Progress(RichProgressBar, Callback):
         due = step % self.every_n_steps == 0 or step == trainer.max_steps
         if due and not self.terminal and trainer.is_global_zero:
             self.report(trainer, outputs)
+
+    def report_validation(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the task's headline, in its unit."""
+        task: Any = pl_module.task
+        value = trainer.callback_metrics.get(f"val/{task.headline.name}")
+        if value is not None:
+            shown = f"{task.headline.name} {task.headline.text(float(value))}"
+            log.info("validation at step %d: %s", trainer.global_step, shown)
 
     def report(self, trainer: L.Trainer, outputs: Any) -> None:
         """Log step, loss, learning rate, pace and time left."""

@@ -14,6 +14,7 @@ from seglab.callbacks.checkpoints import kept_by, scores
 from seglab.errors import ConfigError
 from seglab.runs.folder import RunFolder
 from seglab.runs.signals import Pruned
+from seglab.scores import Known, Score
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,21 +31,25 @@ class Pruning(Checkpoint, OfTraining):
     hook: the validation's checkpoints are written when the run ends.)
 
     Args:
-        metric: a logged value.
+        metric: a logged value; null: the task's headline in validation.
         pruner: an Optuna pruner, which compares trials at equal optimiser steps; null only reports.
         storage: a data base's address; null for the journal in the sweep folder.
     """
 
-    def __init__(self, metric: str = "val/mIoU", pruner: BasePruner | None = None, storage: str | None = None) -> None:
+    def __init__(self, metric: str | None = None, pruner: BasePruner | None = None, storage: str | None = None) -> None:
         self.metric = metric
         self.pruner = pruner
         self.storage = storage
+        self.score = Score(metric or "")
         self.study: Study | None = None
         self.number = -1
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         from seglab.multirun import record, study
 
+        task: Any = pl_module.task
+        self.metric = self.metric or f"val/{task.headline.name}"
+        self.score = Known(task.headline, task.known_scores()).score(self.metric)
         run_dir = Path(trainer.default_root_dir)
         self.number = record.factors_of(run_dir).get("trial", -1)
         if self.number >= 0:
@@ -52,7 +57,7 @@ class Pruning(Checkpoint, OfTraining):
             self.study = study.open_study(run_dir.resolve().parent, self.storage, self.pruner)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.study is None or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if self.study is None or self.metric is None or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         if self.metric not in trainer.callback_metrics:
             raise ConfigError(
@@ -77,5 +82,6 @@ class Pruning(Checkpoint, OfTraining):
         size = build.parameters(module.task)
         found = {f"val/{name}": value for name, value in scores(module).items()} | (kept.found if kept else {})
         RunFolder(trainer.default_root_dir).write_metrics({**size, "step": trainer.global_step, **found})
-        log.info("pruned at step %d of %d: %s %.4f", trainer.global_step, trainer.max_steps, self.metric, value)
+        shown = f"{self.metric} {self.score.text(value)}"
+        log.info("pruned at step %d of %d: %s", trainer.global_step, trainer.max_steps, shown)
         raise Pruned

@@ -24,9 +24,10 @@ class Status(OfTraining):
             return
         fields: dict[str, Any] = {"step": trainer.global_step, "max_steps": trainer.max_steps}
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, Checkpoints) and callback.best is not None:
-                best = {callback.monitor: callback.best, "step": callback.best_step, "mode": callback.mode}
-                fields["best"] = best
+            if isinstance(callback, Checkpoints) and callback.best is not None and callback.score is not None:
+                score = callback.score
+                about = {"mode": score.direction, "name": score.name, "unit": score.unit}
+                fields["best"] = {callback.monitor: callback.best, "step": callback.best_step, **about}
         update_status(Path(trainer.default_root_dir), **fields)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

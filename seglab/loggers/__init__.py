@@ -1,4 +1,4 @@
-"""Where numbers and pictures go while a run is on. Lightning's loggers fit too; these differ where that matters."""
+"""Where numbers and images go while a run is on. Lightning's loggers fit too; these differ where that matters."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def close(exit_code: int) -> None:
         finish(wandb.run, exit_code)
 
 
-def log_image(trainer: L.Trainer, name: str, picture: np.ndarray, step: int) -> None:
-    """Send a picture [H, W, 3] uint8 to every logger that shows pictures."""
+def log_image(trainer: L.Trainer, name: str, image: np.ndarray, step: int) -> None:
+    """Send an image [H, W, 3] uint8 to every logger that shows images."""
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+            logger.experiment.add_image(name, image, step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [picture], step)
+            logger.log_image(name, [image], step)
 
 
 def log_masks(
     trainer: L.Trainer,
     name: str,
-    pictures: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    images: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     classes: Mapping[int, str],
     step: int,
 ) -> None:
@@ -42,12 +42,12 @@ def log_masks(
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and pictures:
+        if isinstance(logger, WandbLogger) and images:
             masks = [
                 {
                     "label": {"mask_data": label, "class_labels": dict(classes)},
                     "prediction": {"mask_data": prediction, "class_labels": dict(classes)},
                 }
-                for _, label, prediction in pictures
+                for _, label, prediction in images
             ]
-            logger.log_image(name, [image for image, _, _ in pictures], step, masks=masks)
+            logger.log_image(name, [image for image, _, _ in images], step, masks=masks)

@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from seglab.errors import ConfigError
 from seglab.loggers.job import describe
 from seglab.runs import atomic
-from seglab.scores import lower_is_better
+from seglab.scores import Known
 
 try:
     import wandb
@@ -31,10 +31,6 @@ except ImportError:  # an extra
 
 log = logging.getLogger(__name__)
 
-SUMMARISED = (
-    "mIoU", "aAcc", "mAcc", "fwIoU", "mDice", "mBoundaryIoU", "mIoU_coarse", "mIoU_oracle", "loss", "NLL", "ECE",
-)  # fmt: skip
-"""Validation scores whose best value is a run's summary."""
 UPLOADS: dict[str, tuple[str, ...]] = {"none": (), "best": ("best",), "last": ("last",), "all": ("best", "last")}
 
 
@@ -69,6 +65,7 @@ class Wandb(WandbLogger):
             raise ConfigError(f"logger.wandb.checkpoints={checkpoints} — expected one of {', '.join(UPLOADS)}")
         if mode == "auto":
             mode = "online" if has_key() else "offline"
+        self.run_dir = Path(save_dir)
         self.job = describe(save_dir)
         self.uploads = UPLOADS[checkpoints]
         self.broken = False
@@ -103,7 +100,7 @@ class Wandb(WandbLogger):
             abandon()
             self.go_offline(str(error))
             run = super().experiment
-        define_metrics(run)
+        define_metrics(run, Known.of_run(self.run_dir))
         return run
 
     def go_offline(self, reason: str) -> None:
@@ -119,7 +116,7 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Numbers, pictures or tables of a step. W&B's own process may die; training goes on without it."""
+        """Numbers, images or tables of a step. W&B's own process may die; training goes on without it."""
         if self.broken:
             return
         try:
@@ -170,11 +167,10 @@ class Wandb(WandbLogger):
         log.warning("W&B does not answer any more (%s): nothing further is logged there", error)
 
 
-def define_metrics(run: Any) -> None:
+def define_metrics(run: Any, known: Known) -> None:
     """Every value is over the optimiser's step already; the summary of a validation score is its best value."""
-    for name in SUMMARISED:
-        best = "min" if lower_is_better(name) else "max"
-        run.define_metric(f"val/{name}", summary=best, step_metric="trainer/global_step")
+    for name, score in known.scores.items():
+        run.define_metric(f"val/{name}", summary=score.direction, step_metric="trainer/global_step")
 
 
 def finish(run: Any, exit_code: int) -> None:

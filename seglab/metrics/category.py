@@ -24,6 +24,7 @@ class CategoryError(Metric):
         Score("top1_error", "min", "percent"),
         Score("top5_error", "min", "percent"),
         Score("mAcc", "max", "percent"),
+        Score("Acc", "max", "percent"),
     )
     needs: ClassVar[frozenset[str]] = frozenset({"category"})
     matrix: Tensor

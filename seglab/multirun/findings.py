@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglab.multirun.space import Space
-from seglab.multirun.study import best_value, exists, open_study
+from seglab.multirun.study import DIRECTIONS, best_value, exists, open_study
 from seglab.multirun.trials import Search
 from seglab.runs import atomic
 from seglab.runs.atomic import jsonable
-from seglab.scores import is_fraction
+from seglab.scores import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,15 +46,15 @@ def write(study: Study, search: Search) -> None:
 
 def summary(study: Study, search: Search) -> dict[str, Any]:
     """Everything as plain containers: the space, the trials in order, the best one, what mattered."""
-    direction = search.settings["direction"]
+    score = search.score
     trials = [described(trial, search) for trial in study.get_trials(deepcopy=False) if trial.params]
     done = [trial for trial in trials if trial["state"] == "complete"]
-    best = (max if direction == "maximize" else min)(done, key=lambda trial: trial["value"], default=None)
-    if best:
+    if best := (min if score.lower else max)(done, key=lambda trial: trial["value"], default=None):
         varied = search.space.varied(study.get_trials(deepcopy=False)[best["trial"]].params)
         best = {**best, "command": command(search.space.fixed, varied)}
     return {
-        "format": 1, "name": search.folder.name, "metric": search.settings["metric"], "direction": direction,
+        "format": 1, "name": search.folder.name, "metric": search.settings["metric"],
+        "direction": DIRECTIONS[score.direction], "unit": score.unit,
         "space": {name: parameter.written for name, parameter in search.space.parameters.items()},
         "fixed": search.space.fixed, "best": best, "importance": importance(study), "trials": trials,
     }  # fmt: skip
@@ -65,7 +65,7 @@ def described(trial: FrozenTrial, search: Search) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "state": STATES[trial.state.name],
-        "value": best_value(trial, search.settings["direction"]),
+        "value": best_value(trial, search.score),
         "step": trial.last_step,
         "parameters": search.space.values(trial.params),
         "folder": search.name(trial),
@@ -111,7 +111,7 @@ def show(study: Study, search: Search) -> None:
         print(f"\nwith what was found:\n  {best['command']}\n")
 
 
-def preview(folder: Path, space: Space, settings: dict[str, Any]) -> None:
+def preview(folder: Path, space: Space, settings: dict[str, Any], score: Score) -> None:
     """The space, and what is done of it, for ``sweep.dry_run``."""
     from rich.console import Console
     from rich.table import Table
@@ -126,8 +126,8 @@ def preview(folder: Path, space: Space, settings: dict[str, Any]) -> None:
     if not exists(folder, settings["storage"]):
         console.print(f"0 of {settings['trials']} trials are done")
         return
-    study = open_study(folder, settings["storage"], direction=settings["direction"])
-    about = summary(study, Search(space, folder, settings, 0, {}))
+    study = open_study(folder, settings["storage"], direction=DIRECTIONS[score.direction])
+    about = summary(study, Search(space, folder, settings, 0, score, {}))
     console.print(table(about))
     states = [trial["state"] for trial in about["trials"]]
     console.print(f"{len(states)} of {settings['trials']} trials: {counted(states) or 'none'}")
@@ -156,16 +156,14 @@ def counted(states: list[str]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(STATES.values()) if state in states)
 
 
-def percent(about: dict[str, Any]) -> bool:
-    """Whether the metric is a fraction that is spoken of in percent."""
-    return is_fraction(about["metric"])
+def score_of(about: dict[str, Any]) -> Score:
+    """What the search's metric is of."""
+    return Score(about["metric"], "min" if about["direction"] == DIRECTIONS["min"] else "max", about["unit"])
 
 
 def text(value: float | None, about: dict[str, Any]) -> str:
     """A value for reading."""
-    if value is None:
-        return ""
-    return f"{100 * value:.2f} %" if percent(about) else f"{value:.4g}"
+    return "" if value is None else score_of(about).text(value)
 
 
 def draw(about: dict[str, Any]) -> Figure:
@@ -173,8 +171,8 @@ def draw(about: dict[str, Any]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    scale = 100 if percent(about) else 1
-    unit = " (%)" if percent(about) else ""
+    score = score_of(about)
+    scale, unit = score.scale, f" ({score.sign})" if score.sign else ""
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=150)
     axes = figure.add_subplot()
     looks: dict[str, dict[str, Any]] = {
@@ -183,12 +181,12 @@ def draw(about: dict[str, Any]) -> Figure:
         "failed": {"marker": "x", "color": "#D55E00", "mew": 1.6},
         "unfinished": {"marker": "s", "color": "#999999", "mfc": "white"},
     }
-    trials, better = about["trials"], max if about["direction"] == "maximize" else min
+    trials = about["trials"]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     if complete:
         so_far = [complete[0]["value"]]
         for trial in complete[1:]:
-            so_far.append(better(so_far[-1], trial["value"]))
+            so_far.append(score.best((so_far[-1], trial["value"])))
         places = [trial["trial"] for trial in complete]
         last = trials[-1]["trial"]
         axes.step([*places, last], [scale * v for v in [*so_far, so_far[-1]]], where="post", color="black", lw=1.2,

@@ -13,7 +13,7 @@ from seglab.errors import UserError
 from seglab.multirun import record
 from seglab.runs import atomic
 from seglab.runs.signals import Stopped, TimeUp
-from seglab.scores import best_of, is_fraction
+from seglab.scores import best_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def headline(sweep: Path, name: str) -> str:
 
 
 def standing(sweep: Path) -> str:
-    """``3 done, 1 failed, 23 to go, best 35.20 % (tau=10, seed=1), about 43:10 left``."""
+    """``3 done, 1 failed, 23 to go, best mIoU 35.20 % (tau=10, seed=1), about 43:10 left``."""
     plan = record.read(sweep)
     states = {name: record.state(sweep / name) for name in plan.get("jobs", {})}
     done = sum(state == "done" for state in states.values())
@@ -103,7 +103,7 @@ def standing(sweep: Path) -> str:
     left = [name for name, state in states.items() if state in ("new", "stopped", "running")]
     said = [f"{done} done"] + ([f"{failed} failed"] if failed else []) + [f"{len(left)} to go"]
     if best := record.best(sweep):
-        value = f"{100 * best.value:.2f} %" if is_fraction(best.monitor) else f"{best.value:.4g}"
+        value = f"{best.score.name} {best.score.text(best.value)}"
         said.append(f"best {value} ({record.label(plan['jobs'][best.job]['factors'])})")
     seconds = record.seconds_left(sweep, left, plan.get("parallel", 1))
     if seconds and left:

@@ -145,11 +145,14 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a key that nothing reads, or a job that is to replace what it is to go on with.
     """
+    from seglab import build  # imports torch, which the rest of a plan does not need
+
     with open_dict(cfg):
         cfg.pop("hydra", None)
         cfg.run_dir = ""
     config = cli.to_containers(cfg)
-    options.check(config, options.TRAIN)
+    kind = build.task_class(config)
+    options.check(config, options.TRAIN | options.parts(*kind.PARTS, *kind.TRAINING_PARTS))
     if config["overwrite"]:
         raise ConfigError(
             "overwrite=true in a multirun, whose jobs are skipped when they are done — to have them again, choose "

@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 from seglab.errors import ConfigError, DataError
 from seglab.runs import atomic
 from seglab.runs.lock import holder
+from seglab.scores import Known, Score
 
 log = logging.getLogger(__name__)
 
@@ -262,21 +263,30 @@ class Best(NamedTuple):
     value: float
     job: str
     monitor: str
+    score: Score
 
 
 def best(folder: Path) -> Best | None:
-    """The best among a sweep's jobs, unfinished ones included; less is better where one of them takes it so."""
-    found, modes = [], []
-    for name in read(folder).get("jobs", {}):
-        about = status(folder / name).get("best") or {}
-        modes.append(about.get("mode", "max"))
-        found += [
-            Best(value, name, key)
-            for key, value in about.items()
-            if key not in ("step", "mode") and isinstance(value, int | float)
-        ]
-    pick = min if "min" in modes else max
-    return pick(found, key=lambda each: each.value, default=None)
+    """The best among a sweep's jobs, unfinished ones included; None where they monitor different scores."""
+    jobs = (monitored(folder, name) for name in read(folder).get("jobs", {}))
+    found = [each for each in jobs if each is not None]
+    if len({(each.monitor, each.score) for each in found}) != 1:
+        return None
+    pick = min if found[0].score.lower else max
+    return pick(found, key=lambda each: each.value)
+
+
+def monitored(folder: Path, name: str) -> Best | None:
+    """What a job monitors and its best so far; None where it has none."""
+    about = status(folder / name).get("best") or {}
+    found = [(key, value) for key, value in about.items() if key != "step" and isinstance(value, int | float)]
+    if not found:
+        return None
+    key, value = found[0]
+    score = Score.of({"name": about.get("name"), "direction": about.get("mode"), "unit": about.get("unit")})
+    if score is None:  # an earlier version's status
+        score = Known.of_run(folder / name).find(key) or Score(key, "min" if about.get("mode") == "min" else "max")
+    return Best(value, name, key, score)
 
 
 def clock(seconds: float) -> str:

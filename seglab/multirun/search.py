@@ -8,8 +8,10 @@ ones until there are ``search.trials``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, configure_log
@@ -28,6 +30,7 @@ from seglab.multirun.sweeper import SweepFailed, check_devices, sweep_dir, waiti
 from seglab.multirun.trials import Search
 from seglab.runs.provenance import now
 from seglab.runs.signals import Pruned
+from seglab.scores import Known, Score, name_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -75,33 +78,108 @@ def search(
     found = space(params, arguments, loader)
     base = compose_all(found, lambda overrides: loader.load_sweep_config(config, overrides))
     check_devices(base["trainer"])
+    known = known_scores(base)
+    settings["metric"], score = searched(known, settings["metric"], settings["direction"])
+    folder = search_dir(config, found)
+    if options["dry_run"]:
+        findings.preview(folder, found, settings, score)
+        return
+    this = Search(found, folder, settings, base["seed"], score, described(config, options, found, folder))
+    opened = open_study(this)
+    launch = launching(config, this, make_launcher(config))
+    try:
+        failures = proceed(this, opened, this.about["parallel"], launch)
+    finally:
+        findings.write(opened, this)
+    findings.show(opened, this)
+    sum_up(this, opened, failures, table_metric(base, known.headline, settings["metric"]))
+
+
+def known_scores(config: Mapping[str, Any]) -> Known:
+    """The scores that a configuration's runs will know; nothing is built for it."""
+    from seglab import build
+
+    headline = build.task_class(config).headline
+    scores = {"loss": Score("loss", "min"), headline.name: headline}
+    for node in (config.get("metrics") or {}).values():
+        try:
+            made = pkgutil.resolve_name(node["_target_"]) if node else None
+        except (ImportError, AttributeError, ValueError, TypeError, KeyError):  # the first run names it
+            continue
+        scores |= {score.name: score for score in getattr(made, "scores", ())}
+    return Known(headline, scores).with_terms(config.get("loss") or {})
+
+
+def searched(known: Known, metric: str | None, direction: str | None) -> tuple[str, Score]:
+    """The key that is searched by, and its score.
+
+    Args:
+        metric: null: the headline in validation.
+        direction: ``maximize`` or ``minimize``; null: as the score says.
+
+    Raises:
+        ConfigError: the direction contradicts the score, or is missing where nothing is known of the metric.
+    """
+    metric = metric or f"val/{known.headline.name}"
+    score = known.find(metric)
+    if score is None:
+        if direction is None:
+            raise ConfigError(
+                f"search.metric={metric}: whether more or less of it is better is not known — set "
+                "search.direction=maximize or minimize, or search by one of "
+                f"{', '.join(f'val/{name}' for name in sorted(known.scores))}"
+            )
+        return metric, Score(name_of(metric), "min" if direction == DIRECTIONS["min"] else "max")
+    if direction not in (None, DIRECTIONS[score.direction]):
+        better = "less" if score.lower else "more"
+        raise ConfigError(
+            f"search.direction={direction} of {metric} would search for the worst: {better} of {score.name} is better "
+            f"— set search.direction={DIRECTIONS[score.direction]}, or null"
+        )
+    return metric, score
+
+
+def search_dir(config: DictConfig, found: Space) -> Path:
+    """The folder of the trials; the configuration's multirun folder from now on."""
     # The question is the ranges and what is fixed. How many trials answer it may still change.
     asked = [each for each in found.fixed if not each.startswith("search.trials=")]
     asked += [f"{each.key}={each.written}" for each in found.parameters.values()]
     folder = sweep_dir(config, plan.Axes({key: {} for key in found.parameters}, asked), {})
-    if options["dry_run"]:
-        findings.preview(folder, found, settings)
-        return
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(folder)
-    parallel = workers(config.hydra.launcher)
-    this = Search(found, folder, settings, base["seed"], {
+    return folder
+
+
+def described(config: DictConfig, options: Mapping[str, Any], found: Space, folder: Path) -> dict[str, Any]:
+    """What ``sweep.json`` says beside the jobs."""
+    return {
         "name": folder.name, "ablation": config.hydra.runtime.choices.get("ablation"), "started": now(),
-        "on_error": options["on_error"], "parallel": parallel, "fixed": found.fixed,
+        "on_error": options["on_error"], "parallel": workers(config.hydra.launcher), "fixed": found.fixed,
         **{key: options[key] for key in ("title", "baseline", "published")},
-    })  # fmt: skip
+    }  # fmt: skip
+
+
+def open_study(this: Search) -> Study:
+    """The search's study, in its folder; what contradicts an earlier command's is refused or told."""
+    settings, direction = this.settings, DIRECTIONS[this.score.direction]
     pruner = pruner_of(settings)
     sampler(settings["sampler"], 0)  # what it cannot be made of is said before anything is
-    folder.mkdir(parents=True, exist_ok=True)
-    opened = study.open_study(folder, settings["storage"], pruner, settings["direction"])
-    study.check_space(opened, found, folder)
-    log.info("search folder: %s", folder)
-    compare(record.read(folder).get("fixed"), found.fixed)
-    launcher = make_launcher(config)
+    this.folder.mkdir(parents=True, exist_ok=True)
+    opened = study.open_study(this.folder, settings["storage"], pruner, direction)
+    study.check_space(opened, this.space, this.folder)
+    log.info("search folder: %s", this.folder)
+    compare(record.read(this.folder).get("fixed"), this.space.fixed)
+    return opened
+
+
+def launching(
+    config: DictConfig, this: Search, launcher: Launcher
+) -> Callable[[Sequence[FrozenTrial]], list[Exception | None]]:
+    """What runs trials, and comes back with their errors when they have ended."""
 
     def launch(trials: Sequence[FrozenTrial]) -> list[Exception | None]:
-        where = f"hydra.sweep.dir='{folder}'"
-        jobs = [[*found.overrides(t.params), where, f"hydra.sweep.subdir='{this.name(t)}'"] for t in trials]
+        where = f"hydra.sweep.dir='{this.folder}'"
+        jobs = [[*this.space.overrides(t.params), where, f"hydra.sweep.subdir='{this.name(t)}'"] for t in trials]
         try:
             with waiting(config.hydra.launcher):
                 return [error_of(each) for each in launcher.launch(jobs, initial_job_idx=trials[0].number)]
@@ -112,12 +190,15 @@ def search(
         finally:
             configure_log(config.hydra.hydra_logging, config.hydra.verbose)
 
-    try:
-        failures = proceed(this, opened, parallel, launch)
-    finally:
-        findings.write(opened, this)
-    findings.show(opened, this)
-    sum_up(this, opened, failures)
+    return launch
+
+
+def table_metric(config: Mapping[str, Any], headline: Score, metric: str) -> str:
+    """The key under which the runs' ``metrics.json`` has the metric: its best where the checkpoints monitor it too."""
+    node = (config.get("callbacks") or {}).get("checkpoints") or {"best": False}
+    if node.get("best") is False or (node.get("monitor") or f"val/{headline.name}") != metric:
+        return metric
+    return f"best/{metric.removeprefix('val/')}"
 
 
 def compare(before: Sequence[str] | None, fixed: Sequence[str]) -> None:
@@ -149,8 +230,10 @@ def check(options: dict[str, Any], settings: dict[str, Any]) -> None:
             f"a search beside the variants {', '.join(options['variants'])} — expected search=optuna without a table's "
             "ablation=…; search one variant by its overrides"
         )
-    if settings["direction"] not in DIRECTIONS:
-        raise ConfigError(f"search.direction={settings['direction']} — expected {' or '.join(DIRECTIONS)}")
+    if settings["direction"] not in (None, *DIRECTIONS.values()):
+        raise ConfigError(
+            f"search.direction={settings['direction']} — expected {' or '.join(DIRECTIONS.values())}, or null"
+        )
     if not isinstance(settings["trials"], int) or settings["trials"] < 1:
         raise ConfigError(f"search.trials={settings['trials']} — expected a number of trials, at least 1")
 
@@ -189,7 +272,7 @@ def proceed(
 
     def settled(trial: FrozenTrial, error: Exception | None = None) -> bool:
         run_dir = this.run_dir(trial)
-        ended = settle(study, trial.number, run_dir, this.settings["direction"], failed=error is not None)
+        ended = settle(study, trial.number, run_dir, this.score, failed=error is not None)
         if ended == "failed":
             said = record.status(run_dir)
             why = said.get("error") or (str(error) if error else f"reported no {this.settings['metric']}")
@@ -231,15 +314,18 @@ def succeeded(study: Study) -> bool:
     return any(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.get_trials(deepcopy=False))
 
 
-def sum_up(this: Search, study: Study, failures: Sequence[Failure]) -> None:
+def sum_up(this: Search, study: Study, failures: Sequence[Failure], metric: str) -> None:
     """Say what is left, and what went wrong.
+
+    Args:
+        metric: what a table of the trials is about.
 
     Raises:
         SweepFailed: no trial came to a result, or the search was to stop at a failure.
     """
     if left := len(unfinished(study)):
         log.info("%d trials are left: the same command goes on with them", left)
-    log.info("table, figures and report: python -m seglab.report %s --metric best/mIoU", this.folder)
+    log.info("table, figures and report: python -m seglab.report %s --metric %s", this.folder, metric)
     if failures and (this.about["on_error"] == "stop" or not succeeded(study)):
         lines = "\n".join(f"  trial {each.trial}: {each.error}" for each in failures)
         user = all(each.exit_code == UserError.exit_code for each in failures)

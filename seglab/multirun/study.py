@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from seglab.errors import ConfigError
 from seglab.multirun import record
 from seglab.multirun.space import Space
+from seglab.scores import Score
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 JOURNAL = "search.journal"
-DIRECTIONS = ("maximize", "minimize")
+DIRECTIONS = {"max": "maximize", "min": "minimize"}
+"""How Optuna calls a score's directions."""
 
 
 def require() -> None:
@@ -125,13 +127,13 @@ def sampler(node: Mapping[str, Any], number: int) -> BaseSampler:
     return build.instantiate(node, "search.sampler")
 
 
-def best_value(trial: FrozenTrial, direction: str) -> float | None:
+def best_value(trial: FrozenTrial, score: Score) -> float | None:
     """The best that a trial has reported, or None."""
     known = [value for value in trial.intermediate_values.values() if not math.isnan(value)]
-    return (max if direction == "maximize" else min)(known, default=None)
+    return score.best(known) if known else None
 
 
-def settle(study: Study, number: int, run_dir: Path, direction: str, failed: bool = False) -> str | None:
+def settle(study: Study, number: int, run_dir: Path, score: Score, failed: bool = False) -> str | None:
     """Tell the study what became of a trial: ``complete``, ``pruned`` or ``failed``; None while that is open.
 
     Args:
@@ -144,7 +146,7 @@ def settle(study: Study, number: int, run_dir: Path, direction: str, failed: boo
         state = "failed"
     if state not in ("done", "failed"):
         return None
-    value = best_value(study.get_trials(deepcopy=False)[number], direction)
+    value = best_value(study.get_trials(deepcopy=False)[number], score)
     if state == "done" and record.status(run_dir).get("status") == "pruned":
         study.tell(number, state=TrialState.PRUNED)
         return "pruned"

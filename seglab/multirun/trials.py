@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seglab.multirun import plan, record
 from seglab.multirun.space import Space
+from seglab.scores import Score
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -23,6 +24,8 @@ class Search:
     settings: dict[str, Any]
     """The ``search`` node."""
     seed: int
+    score: Score
+    """What ``search.metric`` is of: its direction and its unit."""
     about: dict[str, Any]
     """What ``sweep.json`` says beside the jobs."""
 

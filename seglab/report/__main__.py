@@ -21,7 +21,10 @@ def arguments() -> argparse.ArgumentParser:
         "python -m seglab.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="a multirun's folder")
-    parser.add_argument("--metric", default="test/mIoU", help="any number in metrics.json (default: %(default)s)")
+    parser.add_argument(
+        "--metric", help="any number in metrics.json (default: the runs' headline on the test split, e.g. test/mIoU)"
+    )
+    parser.add_argument("--best-first", action="store_true", help="the best row on top (default: as planned)")
     parser.add_argument(
         "--baseline", metavar="KEY=VALUE[,...]", help="the row to compare with; a key may be shortened to its end"
     )
@@ -71,6 +74,7 @@ def summarise(given: argparse.Namespace) -> None:
     import sys
 
     from seglab.report import collect, cost, make
+    from seglab.report.table import best_first
 
     baseline = choices(given.baseline)
     sweep = collect(given.folder)
@@ -82,6 +86,8 @@ def summarise(given: argparse.Namespace) -> None:
         costs, notes = cost.measure(sweep, given.device, size, trusted=given.trust)
         table = make(sweep, given.metric, baseline, costs, notes)
         grid = two_way(table, given.rows, given.columns)
+    if given.best_first:
+        table = best_first(table)
     output = given.output or given.folder / "report"
     written = write(table, grid, output)
     plots: list[Path] = []

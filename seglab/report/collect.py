@@ -19,6 +19,8 @@ from seglab.multirun import record
 from seglab.multirun.record import is_number, shown
 from seglab.report.files import Scalar, impossible, overrides, read_config, read_object, read_plan
 from seglab.runs.lock import holder
+from seglab.scores import EARLIER, FORMAT, Known, Score, recorded
+from seglab.scores import FILE as SCORES
 
 SEED = "seed"
 NOT_FACTORS = (*record.WITHOUT_EFFECT, "hydra")
@@ -41,6 +43,8 @@ class Run:
     dataset: str
     fingerprint: str | None = field(default=None, repr=False)
     """Of the data's file names and sizes."""
+    known: Known = field(default=EARLIER, repr=False)
+    """Direction and unit of its numbers."""
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of one column of ``metrics.csv``; empty where there is none."""
@@ -81,7 +85,7 @@ class Published:
     factor: str | None
     """Whose values the numbers are for."""
     values: dict[str, float]
-    """Percent, by the factor's value as text."""
+    """As the metric is shown (percent of fractions), by the factor's value as text."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,16 @@ class Sweep:
     baseline: dict[str, Scalar] | None
     published: Published | None
     dataset: str
+
+    @property
+    def headline(self) -> Score:
+        """What its runs are about, all of them."""
+        return self.runs[0].known.headline if self.runs else EARLIER.headline
+
+    def score(self, key: str) -> Score:
+        """The score of a key of ``metrics.json``, as the runs know it."""
+        found = (run.known.find(key) for run in self.runs)
+        return next((score for score in found if score is not None), Score(key))
 
 
 def collect(folder: str | Path) -> Sweep:
@@ -138,21 +152,22 @@ def collect(folder: str | Path) -> Sweep:
             f"with them (and does one anew whose folder you delete):{left_out}"
         )
     refuse_mixed(folder, runs)
+    refuse_mixed_headlines(folder, runs)
     factors = varied(job["factors"] for job in jobs.values()) if jobs else from_overrides(runs)
     problems += without_other_data(runs) + without_duplicates(runs)
-    published = read_published(plan.get("published"), next(iter(factors), None))
+    published = read_published(plan.get("published"), next(iter(factors), None), runs[0].known.headline.name)
     title = str(plan.get("title") or plan.get("name") or folder.resolve().name)
     baseline = plan.get("baseline") or None
     return Sweep(folder, title, factors, runs, unfinished, problems, baseline, published, runs[0].dataset)
 
 
-def read_published(about: Mapping[str, Any] | None, factor: str | None) -> Published | None:
-    """The paper's rows of a plan; they belong to its first factor."""
+def read_published(about: Mapping[str, Any] | None, factor: str | None, headline: str) -> Published | None:
+    """The paper's rows of a plan; they belong to its first factor, and are of the headline unless told otherwise."""
     if not about:
         return None
     values = {str(key): float(value) for key, value in (about.get("values") or {}).items() if value is not None}
     source, setting = str(about.get("source") or "source not named"), about.get("setting")
-    return Published(source, setting, str(about.get("metric") or "mIoU"), factor, values)
+    return Published(source, setting, str(about.get("metric") or headline), factor, values)
 
 
 def children(folder: Path) -> list[Path]:
@@ -207,9 +222,12 @@ def read_run(path: Path, factors: Mapping[str, Scalar]) -> Run:
     if not (path / "metrics.json").exists():
         raise DataError("done, but has no metrics.json")
     metrics = read_object(path / "metrics.json")
-    if wrong := impossible(metrics):
-        raise DataError(f"metrics.json: {wrong}")
     config = read_config(path / "config.yaml")
+    if (path / SCORES).exists() and recorded(path) is None:
+        raise DataError(f"{SCORES} cannot be read — expected format {FORMAT} with a headline and the scores by name")
+    known = Known.of_run(path, config)
+    if wrong := impossible(metrics, known):
+        raise DataError(f"metrics.json: {wrong}")
     data = read_object(path / "provenance.json").get("data")
     if not isinstance(data, dict) or not isinstance(data.get("dataset"), str) or not data["dataset"]:
         raise DataError("provenance.json does not name the data set")
@@ -224,7 +242,7 @@ def read_run(path: Path, factors: Mapping[str, Scalar]) -> Run:
         raise DataError(f"status.json: seconds is {shown(seconds)} — expected a number, 0 or more")
     return Run(
         path, {key: value for key, value in factors.items() if key != SEED}, seed, "done", metrics, config,
-        None if seconds is None else float(seconds), data["dataset"], fingerprint,
+        None if seconds is None else float(seconds), data["dataset"], fingerprint, known,
     )  # fmt: skip
 
 
@@ -241,6 +259,26 @@ def refuse_mixed(folder: Path, runs: Iterable[Run]) -> None:
         said = "; ".join(f"{name}: {len(names)} runs, such as {names[0]}" for name, names in by_dataset.items())
         raise ConfigError(
             f"{folder}: runs on different data sets ({said}) — one table is about one; move each data set's runs to a "
+            "folder of their own and collect the folders one by one"
+        )
+
+
+def refuse_mixed_headlines(folder: Path, runs: Iterable[Run]) -> None:
+    """A table is about one score.
+
+    Raises:
+        ConfigError: the runs' headlines differ.
+    """
+    by_headline: dict[Score, list[str]] = {}
+    for run in runs:
+        by_headline.setdefault(run.known.headline, []).append(run.folder.name)
+    if len(by_headline) > 1:
+        said = "; ".join(
+            f"{score.name} ({'less' if score.lower else 'more'} is better): {len(names)} runs, such as {names[0]}"
+            for score, names in by_headline.items()
+        )
+        raise ConfigError(
+            f"{folder}: runs about different scores ({said}) — one table is about one; move the runs of each to a "
             "folder of their own and collect the folders one by one"
         )
 

@@ -1,6 +1,6 @@
 "use strict";
-// A heading's button sorts its table: once from the end that matters (numbers: largest first), again the other way
-// round, a third time back to the order of the plan. Empty cells stay last.
+// A heading's button sorts its table: once from the end that matters (numbers: largest first, but smallest first where
+// less is better), again the other way round, a third time back to the order of the plan. Empty cells stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const planned = [...body.rows];
@@ -9,7 +9,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const button = heading.querySelector("button");
     if (!button) return;
     const numeric = heading.matches(".number, .numeric");
-    const turns = numeric ? ["descending", "ascending", null] : ["ascending", "descending", null];
+    const turns = numeric && !heading.matches(".less") ? ["descending", "ascending", null] : ["ascending", "descending", null];
     button.addEventListener("click", () => {
       const next = turns[(turns.indexOf(heading.getAttribute("aria-sort")) + 1) % 3];
       for (const other of headings) other.removeAttribute("aria-sort");

@@ -12,7 +12,7 @@ import io
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -22,8 +22,8 @@ from seglab.multirun.record import clock, is_number
 from seglab.report.collect import configured, written
 from seglab.report.markup import Cell, figure, note, number, render, section
 from seglab.report.plots import style
-from seglab.report.plots.factors import numeric
-from seglab.report.plots.runs import per_class
+from seglab.report.plots.runs import class_score, per_class, stage_of
+from seglab.report.results import kind, results
 from seglab.runs import atomic
 from seglab.version import __version__
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from seglab.report.collect import Run
-    from seglab.report.table import Row, Table
+    from seglab.report.table import Table
 
-WIDEST = 1400  # pixels of a picture
+WIDEST = 1400  # pixels of an image
 SETTINGS = (
     "backbone.name",
     "decoder._target_",
@@ -47,7 +47,7 @@ CAPTIONS = {
     "swept": "{metric} against {factor}. {seeds}; dots are seeds. {published}",
     "variants": "{metric} of each row, as planned; bars begin at the baseline. {seeds}; dots are seeds. {published}",
     "heatmap": "{metric} of each pair; the best is bold, baselines are framed. {seeds}.",
-    "classes": "Difference of each class's IoU to the baseline, best other row. Whiskers: sd; dots: seeds.",
+    "classes": "Difference of each class's {each} to the baseline, best other row. Whiskers: sd; dots: seeds.",
     "curves": "Training and validation. Lines are means over seeds.",
     "pareto": "{metric} against what a forward pass costs{setting}. Joined: no other row is as cheap and better.",
 }
@@ -60,7 +60,7 @@ def write(table: Table, plots: Sequence[Path], path: Path) -> None:
         warnings(table),
         section("Figures", figures(table, plots)),
         section("Classes", classes(table)),
-        section("Pictures of the best run", pictures(table)),
+        section("Images of the best run", images(table)),
         section("Runs", runs(table)),
         section("Provenance", provenance(table)),
     ]
@@ -84,18 +84,19 @@ def digest(text: str) -> str:
 
 def lead(table: Table) -> str:
     """The result in a sentence."""
-    row, metric = style.best(table), table.metric
+    row, score = style.best(table), table.score
     if row is None:
         return ""
-    unit = " %" if style.percent(metric) else ""
-    spread = f" ± {style.number(row.sd, metric)}" if row.sd is not None else ""
+    unit = f" {score.sign}" if score.sign else ""
+    spread = f" ± {style.number(row.sd, score)}" if row.sd is not None else ""
     text = f"Best: <strong>{escape(style.name(row, table.factors))}</strong>, "
-    text += f"{escape(metric.replace('/', ' '))} {style.number(row.mean, metric)}{spread}{unit}"
+    text += f"{escape(table.metric.replace('/', ' '))} {style.number(row.mean, score)}{spread}{escape(unit)}"
     base = style.reference(table, row)
     if row.difference is not None and base is not None:
-        text += f", {style.signed(row.difference, metric)} to {escape(style.name(base, table.factors))}"
+        gain = style.signed(row.difference, score) + style.unit(score)
+        text += f", {escape(gain)} to {escape(style.name(base, table.factors))}"
         text += f" (p = {row.p:.2g}, {row.pairs} paired seeds)" if row.p is not None else ""
-    return text + "."
+    return text + (". Less is better." if score.lower else ".")
 
 
 def facts(table: Table) -> str:
@@ -141,72 +142,6 @@ def cost_setting(table: Table) -> str:
     return "; ".join(dict.fromkeys(row.cost.setting for row in table.rows if row.cost is not None and row.cost.setting))
 
 
-def results(table: Table) -> str:
-    """The table of the sweep; columns of which no row knows anything are left out."""
-    metric, best = table.metric, style.best(table)
-    name = metric.replace("/", " ") + (" (%)" if style.percent(metric) else "")
-    columns: list[tuple[str, str, Callable[[Row], Cell]]] = []
-    for factor in table.factors:
-        kind = "numeric" if factor in numeric(table) else ""
-        columns.append((factor, kind, lambda row, factor=factor: factor_cell(row, factor)))  # type: ignore[misc]
-    optional: list[tuple[str, Callable[[Row], float | None], Callable[[float], str]]] = [
-        ("difference", lambda row: row.difference, lambda v: style.signed(v, metric)),
-        ("p", lambda row: row.p, lambda v: f"{v:.3f}" if v >= 0.001 else "&lt; 0.001"),
-        ("params (M)", lambda row: row.parameters / 1e6 if row.parameters else None, lambda v: f"{v:.2f}"),
-        ("GFLOPs", lambda row: row.cost.gflops if row.cost else None, lambda v: f"{v:.1f}"),
-        ("latency (ms)", lambda row: 1000 * row.cost.latency if row.cost else None, lambda v: f"{v:.1f}"),
-        ("time", lambda row: row.seconds, clock),
-    ]
-    columns += [(name, "number", lambda row: mean_cell(row, metric))]
-    columns += [("seeds", "number", lambda row: Cell(str(len(row.values)), len(row.values), "number"))]
-    if table.shows_published:
-        columns += [("published (%)", "number", published_cell)]
-    columns += [
-        (heading, "number", lambda row, value=value, text=text: number(value(row), text))  # type: ignore[misc]
-        for heading, value, text in optional
-        if any(value(row) is not None for row in table.rows)
-    ]
-    rows = []
-    for row in table.rows:
-        cells = [cell(row) for _, _, cell in columns] if table.factors else []
-        tags = [text for text, holds in (("best", row is best), ("baseline", style.is_baseline(table, row))) if holds]
-        if cells:
-            first = cells[0]
-            cells[0] = Cell(
-                first.html + "".join(f'<span class="tag">{t}</span>' for t in tags), first.value, first.kind
-            )
-        rows.append((" ".join(tags), cells))
-    notes = [
-        "± is the standard deviation over seeds; time is h:mm:ss of a whole run with validations and test, the median."
-        if any(row.sd is not None for row in table.rows)
-        else ""
-    ]
-    if any(row.p is not None for row in table.rows):
-        notes += ["p: paired t test over the seeds that a row shares with its baseline, not corrected for many rows."]
-    if source := style.source(table):
-        notes += [f"Published: {source}{'' if table.shows_published else ' (of another metric)'}."]
-    return render([column[:2] for column in columns], rows, "Results") + note(" ".join(filter(None, notes)))
-
-
-def factor_cell(row: Row, factor: str) -> Cell:
-    """What a row chose."""
-    text = written(row.choice.get(factor))
-    return Cell(escape(text), text)
-
-
-def published_cell(row: Row) -> Cell:
-    """The paper's number, or that it has none."""
-    if row.published is None:
-        return Cell('<span class="sd">not published</span>', None, "number")
-    return Cell(f"{row.published:.2f}", row.published, "number")
-
-
-def mean_cell(row: Row, metric: str) -> Cell:
-    """Mean and sd."""
-    spread = f' <span class="sd">± {style.number(row.sd, metric)}</span>' if row.sd is not None else ""
-    return Cell(style.number(row.mean, metric) + spread, row.mean, "number value")
-
-
 def warnings(table: Table) -> str:
     """Jobs without a result, and what was left out."""
     said = [f"{name}: {why}" for name, why in table.sweep.unfinished]
@@ -238,6 +173,7 @@ def caption(table: Table, name: str) -> str:
     told = any(row.published is not None for row in table.rows)
     text = CAPTIONS.get(kind, name).format(
         metric=table.metric.replace("/", " "),
+        each=score.name if (score := class_score(table)) else "score",
         factor=rest or next(iter(swept), "what was swept"),
         seeds=style.seeds(table.rows).capitalize(),
         published=f"Published: {style.source(table)}." if told else "",
@@ -247,26 +183,33 @@ def caption(table: Table, name: str) -> str:
 
 
 def classes(table: Table) -> str:
-    """IoU of each class in percent, mean over seeds, a line for each row."""
-    known = [(row, means([per_class(run, table.metric).tolist() for run in row.runs])) for row in table.rows]
+    """The score of each class, mean over seeds, a line for each row."""
+    score = class_score(table)
+    if score is None:
+        return ""
+    stage = stage_of(table.metric)
+    known = [(row, means([per_class(run, score, stage).tolist() for run in row.runs])) for row in table.rows]
     counts = {len(values) for _, values in known if values}
     if len(counts) != 1:
         return ""
     names = table.rows[0].runs[0].classes()
     count = counts.pop()
     names = names if len(names) == count else [str(k) for k in range(count)]
-    top = [max((v[k] for _, v in known if v and v[k] is not None), default=None) for k in range(count)]  # type: ignore[type-var]
+    pick = min if score.lower else max
+    top = [pick((v[k] for _, v in known if v and v[k] is not None), default=None) for k in range(count)]  # type: ignore[type-var]
     rows = []
     for row, values in known:
         label = style.name(row, table.factors)
         cells = [Cell(escape(label), label)]
         for k, value in enumerate(values):
-            text = "{:.1f}" if value is None or value != top[k] else "<strong>{:.1f}</strong>"
-            cells.append(number(value, lambda v, text=text: text.format(100 * v)))  # type: ignore[misc]
+            digits = "{:.1f}" if score.percent else "{:.4f}"
+            text = digits if value is None or value != top[k] else f"<strong>{digits}</strong>"
+            cells.append(number(value, lambda v, text=text: text.format(score.scale * v)))  # type: ignore[misc]
         rows.append(("", cells))
-    headings = [("row", ""), *((name, "number") for name in names)]
-    return render(headings, rows, "IoU of each class") + note(
-        "IoU in percent, mean over seeds; the best of a class is bold."
+    headings = [("row", ""), *((name, kind(score)) for name in names)]
+    unit = f" in {'percent' if score.percent else score.unit}" if score.unit else ""
+    return render(headings, rows, f"{score.name} of each class") + note(
+        f"{score.name}{unit}, mean over seeds; the best of a class is bold."
     )
 
 
@@ -283,11 +226,10 @@ def best_run(table: Table) -> Run | None:
     row = style.best(table)
     if row is None:
         return None
-    pick = min if style.lower_is_better(table) else max
-    return row.runs[row.values.index(pick(row.values))]
+    return row.runs[row.values.index(table.score.best(row.values))]
 
 
-def pictures(table: Table) -> str:
+def images(table: Table) -> str:
     """The newest predictions of the best run, and its confusion matrix."""
     from PIL import Image
 
@@ -295,10 +237,11 @@ def pictures(table: Table) -> str:
     if run is None:
         return ""
     shown = []
-    for path in sorted((run.folder / "pictures").glob("step_*.png"))[-1:]:
+    sheets = [sorted((run.folder / name).glob("step_*.png")) for name in ("images", "pictures")]  # the earlier name
+    for path in (sheets[0] or sheets[1])[-1:]:
         try:
-            with Image.open(path) as picture:
-                content = shrunk(picture)
+            with Image.open(path) as image:
+                content = shrunk(image)
         except Exception as error:  # Pillow raises nearly anything; one file does not take the report along
             shown.append(note(f"{path.name} cannot be read: {error}"))
             continue
@@ -310,9 +253,9 @@ def pictures(table: Table) -> str:
     return f'<div class="plots">{"".join(shown)}</div>' if shown else ""
 
 
-def shrunk(picture: Image) -> bytes:
+def shrunk(image: Image) -> bytes:
     """A photograph's JPEG, not wider than a page."""
-    small = picture.convert("RGB")
+    small = image.convert("RGB")
     small.thumbnail((WIDEST, 4 * WIDEST))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
@@ -331,10 +274,10 @@ def confusion(run: Run) -> tuple[bytes, str]:
             found: dict[str, Any] = atomic.read_json(path)
             names, matrix = run.classes(), found.get("matrix")
             if names and is_matrix(matrix, len(names)):
-                picture = Image.fromarray(visualize.confusion_figure(np.asarray(matrix, np.float64), names))
-                picture.thumbnail((WIDEST, WIDEST))
+                image = Image.fromarray(visualize.confusion_figure(np.asarray(matrix, np.float64), names))
+                image.thumbnail((WIDEST, WIDEST))
                 stream = io.BytesIO()
-                picture.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
+                image.convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
                 return stream.getvalue(), f"{run.folder.name}, {stage} at step {found.get('step')}: confusion matrix."
     return b"", ""
 
@@ -358,12 +301,13 @@ def runs(table: Table) -> str:
             cells = [
                 Cell(escape(label), label),
                 number(run.seed, lambda v: f"{v:g}"),
-                number(value, lambda v: style.number(v, table.metric)),
+                number(value, lambda v: style.number(v, table.score) + escape(style.unit(table.score))),
                 number(run.seconds, clock),
                 Cell(f"<code>{escape(run.folder.name)}</code>", run.folder.name),
             ]
             rows.append(("", cells))
-    headings = [("row", ""), ("seed", "number"), (style.label(table.metric), "number"), ("time", "number")]
+    ours = style.heading(table.metric, table.score), kind(table.score)
+    headings = [("row", ""), ("seed", "number"), ours, ("time", "number")]
     return render([*headings, ("folder", "")], rows, "Runs")
 
 

@@ -11,15 +11,14 @@ from seglab import trust
 from seglab.errors import CheckpointError, ConfigError, DataError
 from seglab.multirun import record
 from seglab.multirun.record import is_number, shown
-from seglab.scores import FRACTIONS, name_of
+from seglab.scores import EARLIER, Known, name_of
 
 Scalar: TypeAlias = str | int | float | bool | None
 
-PER_CLASS = frozenset({"IoU", "Acc", "Dice", "Precision", "Recall", "Fscore", "BoundaryIoU"})
-"""Fractions of which there is a list."""
 COUNTS = frozenset({"parameters", "trained", "step", "classes"})
-LOSSES = frozenset({"loss", "NLL"})
-"""Numbers in ``metrics.json`` that are no fractions."""
+"""Numbers in ``metrics.json`` that are no scores."""
+DIFFERENCES = frozenset({"context_gain", "context_gap"})
+"""Scores in percent that are differences of fractions, and may be below zero."""
 LARGEST_CONFIG, DEEPEST_CONFIG = 100_000, 100
 """Values in a run's configuration, and mappings in mappings; a thousand and ten are usual. YAML's aliases can make more
 than any memory holds."""
@@ -109,23 +108,25 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def impossible(metrics: Mapping[str, Any]) -> str | None:
-    """The first value that cannot be what its name says, with what it should be; None where all can.
+def impossible(metrics: Mapping[str, Any], known: Known = EARLIER) -> str | None:
+    """The first value that cannot be what its score says, with what it should be; None where all can.
 
     Null stands for what could not be computed.
     """
     for key, value in metrics.items():
-        name = name_of(key)
-        several = name in PER_CLASS and isinstance(value, list)
+        score, name = known.find(key), name_of(key)
+        several = score is not None and isinstance(value, list)  # one for each class
         for each in value if several else [value]:
             if each is None:
                 continue
             fine = is_number(each)
-            if name in FRACTIONS and not (fine and 0 <= each <= 1):
-                return f"{key} {'holds' if several else 'is'} {shown(each)} — expected a fraction from 0 to 1"
+            lowest = -1 if name in DIFFERENCES else 0
+            if score is not None and score.percent and not (fine and lowest <= each <= 1):
+                what = f"{'holds' if several else 'is'} {shown(each)}"
+                return f"{key} {what} — expected a fraction from {lowest} to 1"
             if name in COUNTS and not (fine and each >= 0):
                 return f"{key} is {shown(each)} — expected a number, 0 or more"
-            if (name in LOSSES or isinstance(each, float)) and not fine:
+            if (score is not None or isinstance(each, float)) and not fine:
                 return f"{key} is {shown(each)} — expected a finite number"
     return None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from seglab.report.table import Grid, Row, Table
+    from seglab.scores import Score
 
 NONE = "–"
 NOT_PUBLISHED = "not published"
@@ -41,19 +42,19 @@ class Cells:
 
 def cells(table: Table) -> Cells:
     """One row a choice; columns of which nothing is known are left out."""
-    metric, top = table.metric, style.best(table)
+    score, top = table.score, style.best(table)
     columns: list[tuple[str, list[str]]] = [
         (factor, [style.written(row.choice[factor]) for row in table.rows]) for factor in table.factors
     ]
     left = len(columns)
-    columns.append((style.label(metric), [mean_sd(row, metric) for row in table.rows]))
+    columns.append((style.heading(table.metric, score), [mean_sd(row, score) for row in table.rows]))
     columns.append(("n", [str(len(row.values)) for row in table.rows]))
     if any(row.difference is not None for row in table.rows):
-        columns.append(("difference", [difference(row, metric) for row in table.rows]))
+        columns.append(("difference", [difference(row, score) for row in table.rows]))
     if any(row.p is not None for row in table.rows):
         columns.append(("p", [NONE if row.p is None else p_value(row.p) for row in table.rows]))
     if table.shows_published:
-        columns.append(("published", [published(row) for row in table.rows]))
+        columns.append(("published", [published(row, score) for row in table.rows]))
     if any(row.parameters is not None for row in table.rows):
         columns.append(
             ("parameters, M", [NONE if r.parameters is None else f"{r.parameters / 1e6:.2f}" for r in table.rows])
@@ -78,7 +79,7 @@ def grid_cells(table: Table, grid: Grid) -> Cells:
         texts = [style.written(value)]
         for j, row in enumerate(line):
             few = f" (n={len(row.values)})" if row is not None and len(row.values) != usual else ""
-            texts.append(NONE if row is None else mean_sd(row, table.metric) + few)
+            texts.append(NONE if row is None else mean_sd(row, table.score) + few)
             if row is not None and row is top and len(table.rows) > 1:
                 bold = i, j + 1
         rows.append(texts)
@@ -86,14 +87,15 @@ def grid_cells(table: Table, grid: Grid) -> Cells:
     return Cells([corner, *map(style.written, grid.column_values)], 1, rows, bold)
 
 
-def mean_sd(row: Row, metric: str) -> str:
-    """``61.23 ± 0.40``; one run has no sd."""
-    return style.number(row.mean, metric) + ("" if row.sd is None else f" ± {style.number(row.sd, metric)}")
+def mean_sd(row: Row, score: Score) -> str:
+    """``61.23 ± 0.40``, ``0.4821 ± 0.0100 nats``; one run has no sd."""
+    spread = "" if row.sd is None else f" ± {style.number(row.sd, score)}"
+    return style.number(row.mean, score) + spread + style.unit(score)
 
 
-def difference(row: Row, metric: str) -> str:
+def difference(row: Row, score: Score) -> str:
     """To the baseline, with its sign."""
-    return NONE if row.difference is None else style.signed(row.difference, metric)
+    return NONE if row.difference is None else style.signed(row.difference, score) + style.unit(score)
 
 
 def p_value(p: float) -> str:
@@ -101,20 +103,22 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def published(row: Row) -> str:
-    """The paper's number, in percent."""
-    return NOT_PUBLISHED if row.published is None else f"{row.published:.2f}"
+def published(row: Row, score: Score) -> str:
+    """The paper's number, as the metric is shown."""
+    return NOT_PUBLISHED if row.published is None else style.shown(row.published, score) + style.unit(score)
 
 
 def caption(table: Table) -> str:
     """What the table is about, in a line."""
-    return f"{table.sweep.title} ({table.sweep.dataset}, {style.label(table.metric)})"
+    return f"{table.sweep.title} ({table.sweep.dataset}, {style.heading(table.metric, table.score)})"
 
 
 def footnotes(table: Table, content: Cells | None = None) -> list[str]:
     """How the shown numbers came about."""
     shown = (content or cells(table)).headings
-    lines = [f"{style.label(table.metric)}: mean ± sample standard deviation over seeds; n runs."]
+    least = "; less is better" if table.score.lower else ""
+    name = style.heading(table.metric, table.score)
+    lines = [f"{name}: mean ± sample standard deviation over seeds; n runs{least}."]
     if len({len(row.values) for row in table.rows}) > 1:
         lines.append("The rows have different numbers of runs (n).")
     if "difference" in shown:
@@ -133,7 +137,8 @@ def footnotes(table: Table, content: Cells | None = None) -> list[str]:
         known = any(row.published is not None for row in table.rows)
         ours = f"ours are on {table.sweep.dataset}: compare the order of the rows, not their size"
         lines.append(
-            f"published: {paper.metric} in %, {about}; {ours if known else 'no numbers for these rows are known'}."
+            f"published: {paper.metric}{f' in {sign}' if (sign := table.score.sign) else ''}, {about}; "
+            f"{ours if known else 'no numbers for these rows are known'}."
         )
     if "time, s" in shown:
         lines.append("time: of a whole run with its validations and test, median over the seeds.")
@@ -212,13 +217,15 @@ def rich(table: Table, content: Cells | None = None) -> RichTable:
 
 def records(table: Table) -> list[dict[str, Any]]:
     """The rows for programs: fractions, seconds, counts; None where something is not known."""
-    found = []
+    found, score = [], table.score
     for row in table.rows:
         cost = row.cost
         found.append({
-            **row.choice, "metric": table.metric, "mean": row.mean, "sd": row.sd, "n": len(row.values),
+            **row.choice, "metric": table.metric, "direction": score.direction, "unit": score.unit,
+            "mean": row.mean, "sd": row.sd, "n": len(row.values),
             "seeds": [run.seed for run in row.runs], "values": list(row.values), "is_baseline": is_baseline(table, row),
-            "difference": row.difference, "p": row.p, "pairs": row.pairs, "published_percent": row.published,
+            "difference": row.difference, "p": row.p, "pairs": row.pairs, "published": row.published,
+            "published_percent": row.published if score.percent else None,
             "parameters": row.parameters, "gflops": cost and cost.gflops, "forward_seconds": cost and cost.latency,
             "run_seconds": row.seconds, "folders": [run.folder.name for run in row.runs],
         })  # fmt: skip
@@ -249,6 +256,7 @@ def json_text(table: Table) -> str:
             for row, line in zip(table.rows, records(table), strict=True)]  # fmt: skip
     content = {
         "format": 1, "title": sweep.title, "dataset": sweep.dataset, "metric": table.metric, "factors": table.factors,
+        "score": table.score.record(),
         "compared_with": table.compared or None, "rows": rows,
         "published": paper and {"source": paper.source, "setting": paper.setting, "metric": paper.metric},
         "cost_setting": list(settings), "unfinished": [{"folder": n, "why": why} for n, why in sweep.unfinished],

@@ -1,4 +1,4 @@
-"""The pieces of a report's page: sections, sortable tables and pictures, as HTML. What is put in is escaped already."""
+"""The pieces of a report's page: sections, sortable tables and images, as HTML. What is put in is escaped already."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def render(headings: Sequence[tuple[str, str]], rows: Iterable[tuple[str, list[C
 
 
 def figure(content: bytes, mime: str, text: str, kind: str = "") -> str:
-    """A picture inside the page, its size known before it is drawn."""
+    """An image inside the page, its size known before it is drawn."""
     from PIL import Image
 
     width, height = Image.open(io.BytesIO(content)).size

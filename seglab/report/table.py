@@ -14,9 +14,8 @@ from seglab.multirun.record import is_number, shown
 from seglab.report import statistics as over_seeds
 from seglab.report.collect import Run, Scalar, Sweep, same, written
 from seglab.report.cost import Cost
-from seglab.scores import name_of
+from seglab.scores import Score, name_of
 
-METRIC = "test/mIoU"
 NOT_MIXED = (*record.WITHOUT_EFFECT, "seed", "callbacks")
 """Keys in which a row's runs may differ."""
 
@@ -30,7 +29,7 @@ class Row:
     runs: tuple[Run, ...]
     """By seed; those that have the metric."""
     values: tuple[float, ...]
-    """The metric of every run; fractions."""
+    """The metric of every run; fractions where it is shown in percent."""
     mean: float
     sd: float | None
     """Sample standard deviation; None for one run."""
@@ -40,7 +39,7 @@ class Row:
     """Two-sided, of the paired t test over the common seeds."""
     pairs: int
     published: float | None
-    """Percent."""
+    """As the metric is shown: percent of a fraction, else a number in its unit."""
     parameters: int | None
     cost: Cost | None
     seconds: float | None
@@ -64,6 +63,11 @@ class Table:
     """What a reader should know: runs left out, rows whose runs differ in more than the seed."""
 
     @property
+    def score(self) -> Score:
+        """Direction and unit of the metric."""
+        return self.sweep.score(self.metric)
+
+    @property
     def shows_published(self) -> bool:
         """Whether a paper's numbers are of this metric."""
         return self.sweep.published is not None and self.metric.rsplit("/", 1)[-1] == self.sweep.published.metric
@@ -83,7 +87,7 @@ class Grid:
 
 def make(
     sweep: Sweep,
-    metric: str = METRIC,
+    metric: str | None = None,
     baseline: Mapping[str, Scalar] | None = None,
     costs: Mapping[Path, Cost] | None = None,
     remarks: Sequence[str] = (),
@@ -91,15 +95,17 @@ def make(
     """The table of a sweep.
 
     Args:
-        metric: a key of ``metrics.json`` whose value is a number.
+        metric: a key of ``metrics.json`` whose value is a number; None: the headline of the runs, tested.
         baseline: choices to compare with, by a factor's key or its last part; else the sweep's own, ``linear`` or
             ``baseline`` where a factor has it, the first row.
         costs: by run folder, from :func:`seglab.report.cost.measure`.
         remarks: what that function could not measure, to stand under the table.
 
     Raises:
-        ConfigError: no run has the metric, or no row is the baseline that was asked for.
+        ConfigError: no run has the metric, the runs differ in its direction or unit, or no row is the baseline that
+            was asked for.
     """
+    metric = metric or f"test/{sweep.headline.name}"
     having, notes = with_metric(sweep, metric)
     groups = list(grouped(sweep, having))
     varying = tuple(key for key in sweep.factors if any(not same(c.get(key), groups[0][0].get(key)) for c, _ in groups))
@@ -127,7 +133,7 @@ def with_metric(sweep: Sweep, metric: str) -> tuple[list[Run], list[str]]:
     """The runs that have a number under ``metric``, and a line for each that has not.
 
     Raises:
-        ConfigError: none has.
+        ConfigError: none has, or the runs differ in what it is.
     """
     having = [run for run in sweep.runs if is_number(run.metrics.get(metric))]
     if not having:
@@ -135,6 +141,16 @@ def with_metric(sweep: Sweep, metric: str) -> tuple[list[Run], list[str]]:
         raise ConfigError(
             f"{sweep.folder}: no run has a number under {metric!r} in its metrics.json — choose with --metric one of "
             f"{', '.join(known) or 'none: train the runs with test=last'}{instead(metric, known)}"
+        )
+    kinds = {score: run.folder.name for run in having if (score := run.known.find(metric)) is not None}
+    if len(kinds) > 1:
+        said = ", ".join(
+            f"{'less' if score.lower else 'more'} is better, {score.unit or 'no unit'}: {name}"
+            for score, name in kinds.items()
+        )
+        raise ConfigError(
+            f"{sweep.folder}: {metric} is not the same score in all runs ({said}) — one table is about one; collect "
+            "the runs of each kind from a folder of their own"
         )
     lacking = [run for run in sweep.runs if not is_number(run.metrics.get(metric))]
     return having, [f"{run.folder.name}: {without(run, metric)}: left out" for run in lacking]
@@ -234,7 +250,7 @@ def against(row: Row, theirs: Sequence[Run], metric: str) -> Row:
 
 
 def published(sweep: Sweep, metric: str, choice: Mapping[str, Scalar]) -> float | None:
-    """The paper's number for a row, in percent; None where it has none."""
+    """The paper's number for a row, as the metric is shown; None where it has none."""
     paper = sweep.published
     if paper is None or paper.factor is None or metric.rsplit("/", 1)[-1] != paper.metric:
         return None
@@ -277,6 +293,11 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
         if key.split(".")[0] not in NOT_MIXED
         and not (key.startswith("data.") and key.split(".")[1] in record.WITHOUT_EFFECT_ON_DATA)
     }
+
+
+def best_first(table: Table) -> Table:
+    """The same table with the best row on top."""
+    return replace(table, rows=tuple(sorted(table.rows, key=lambda row: row.mean, reverse=not table.score.lower)))
 
 
 def grid(table: Table, rows: str, columns: str) -> Grid:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from seglab.errors import ConfigError
 from seglab.runs import atomic
@@ -26,9 +26,8 @@ from seglab.runs.atomic import jsonable
 from seglab.runs.lock import acquire, holder, in_use, release
 from seglab.runs.provenance import git_state, now, versions, whoami
 from seglab.runs.signals import REASONS, is_main_process, leave, outcome
-
-if TYPE_CHECKING:
-    from seglab.types import Score
+from seglab.scores import FILE as SCORES
+from seglab.scores import FORMAT, Score
 
 log = logging.getLogger(__name__)
 
@@ -153,10 +152,10 @@ class RunFolder:
     def write_scores(self, headline: Score, scores: Mapping[str, Score]) -> None:
         """Add to ``scores.json``: what the run is about, and direction and unit of the numbers in ``metrics.json``."""
         if self.writes:
-            target = self.path / "scores.json"
+            target = self.path / SCORES
             known = dict(atomic.read_json(target).get("scores") or {})
             known |= {name: score.record() for name, score in scores.items()}
-            atomic.write_json(target, {"format": 1, "headline": headline.record(), "scores": known})
+            atomic.write_json(target, {"format": FORMAT, "headline": headline.record(), "scores": known})
 
     def write_metrics(self, values: Mapping[str, Any]) -> None:
         """Add to ``metrics.json``: numbers and per-class lists under keys like ``test/mIoU``; NaN becomes null."""

@@ -1,4 +1,5 @@
 import logging
+import re
 
 import rich
 from rich.console import Console
@@ -10,7 +11,9 @@ def test_a_log_file_gets_a_line_now_and_then(fit, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "seglab"):
         fit(tmp_path, Progress(every_n_steps=3), max_steps=8, accumulate=2, enable_progress_bar=True)
     lines = [r.message for r in caplog.records if r.name == "seglab.callbacks.progress"]
-    assert [line.split(":")[0] for line in lines] == ["step 3/8", "step 6/8", "step 8/8"]
+    seen = ["step 3/8", "validation at step 4", "step 6/8", "step 8/8", "validation at step 8"]
+    assert [line.split(":")[0] for line in lines] == seen
+    assert re.fullmatch(r"validation at step 4: mIoU \d+\.\d\d %", lines[1])
     for word in ("lr 3.75e-02", "steps/s", "left"):
         assert word in lines[0]
 

@@ -74,6 +74,12 @@ def test_a_run_outside_a_search_is_left_alone(fit, toy, tmp_path):
     assert not (tmp_path / study.JOURNAL).exists()
 
 
+def test_without_a_metric_the_headline_is_reported(fit, trial):
+    callback = Pruning()
+    fit(trial[0], callback, max_steps=4, val_every=4)
+    assert (callback.metric, callback.score.unit) == ("val/mIoU", "percent")
+
+
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are(fit, trial):
     with pytest.raises(ConfigError, match=r"search.metric=val/iou is not logged — expected one of .*val/mIoU"):
         fit(trial[0], Pruning(metric="val/iou"), max_steps=4, val_every=2)

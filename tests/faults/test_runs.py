@@ -206,8 +206,7 @@ def test_other_callbacks_may_look_on(finished):
 
 
 def test_what_is_best_is_called_by_what_decides_it(tmp_path):
-    less = ["callbacks.checkpoints.monitor=val/loss", "callbacks.checkpoints.mode=min"]
-    results = train(tmp_path / "run", "test=null", *less)
+    results = train(tmp_path / "run", "test=null", "callbacks.checkpoints.monitor=val/loss")
     written = metrics(tmp_path / "run")
     assert "best/mIoU" not in written
     rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
@@ -219,7 +218,7 @@ def test_what_is_best_is_called_by_what_decides_it(tmp_path):
 
 def test_the_largest_loss_is_not_kept_for_the_best(tmp_path):
     with pytest.raises(ConfigError, match=r"callbacks\.checkpoints\.mode=min"):
-        train(tmp_path / "run", "callbacks.checkpoints.monitor=val/gt")
+        train(tmp_path / "run", "callbacks.checkpoints.monitor=val/gt", "callbacks.checkpoints.mode=max")
 
 
 # Losses of validation

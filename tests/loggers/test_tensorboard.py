@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from seglab.loggers import log_picture
+from seglab.loggers import log_image
 
 pytest.importorskip("tensorboard")
 
@@ -10,6 +10,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from seglab.loggers.tensorboard import TensorBoard
+from seglab.runs.folder import RunFolder
+from seglab.scores import Score
 
 CONFIG = {
     "classifier": {"_target_": "seglab.classifiers.CAC", "tau": 15.0, "similarity": "cosine"},
@@ -32,7 +34,7 @@ def events(tmp_path, monkeypatch):
     logger = TensorBoard(tmp_path)
     logger.log_hyperparams(CONFIG)
     logger.log_metrics({"val/mIoU": 0.25, "train/main": 1.0}, 10)
-    log_picture(FakeTrainer(logger), "val/images", np.zeros((8, 8, 3), np.uint8), 10)
+    log_image(FakeTrainer(logger), "val/images", np.zeros((8, 8, 3), np.uint8), 10)
     logger.save()
     logger.finalize("success")
     logger.log_metrics({"test/mIoU": 0.5}, 10)  # evaluation follows training
@@ -47,10 +49,21 @@ def plugin(events, tag):
     return plugin_data_pb2.HParamsPluginData.FromString(content)
 
 
-def test_curves_and_pictures_of_training_and_test_are_in_one_place(events):
+def test_curves_and_images_of_training_and_test_are_in_one_place(events):
     assert [(e.step, e.value) for e in events.Scalars("val/mIoU")] == [(10, 0.25)]
     assert [e.value for e in events.Scalars("test/mIoU")] == [0.5]
     assert events.Images("val/images")[0].step == 10
+
+
+def test_runs_are_compared_by_the_headline_that_they_store(tmp_path):
+    RunFolder(tmp_path).write_scores(Score("error", "min", "percent"), {})
+    logger = TensorBoard(tmp_path)
+    logger.log_hyperparams(CONFIG)
+    logger.save()
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    shown = plugin(found, "_hparams_/experiment").experiment.metric_infos
+    assert [each.name.tag for each in shown] == ["val/error", "val/loss", "test/error"]
 
 
 def test_runs_can_be_compared_by_choices_and_hyperparameters(events):

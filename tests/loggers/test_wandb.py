@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from seglab.errors import ConfigError
-from seglab.loggers import close, log_masks, log_picture
+from seglab.loggers import close, log_image, log_masks
 from seglab.loggers.wandb import Wandb
 from seglab.runs.folder import RunFolder
+from seglab.scores import Score
 
 wandb = pytest.importorskip("wandb")
 
@@ -77,7 +78,7 @@ class Offline:
 
 
 def label(item) -> str:
-    """A logged name; of a picture's fields the picture's."""
+    """A logged name; of an image's fields the image's."""
     return item.key or item.nested_key[0]
 
 
@@ -89,12 +90,12 @@ def in_a_sweep(folder: Path, factors: dict) -> Path:
     return job
 
 
-def test_an_offline_run_holds_config_curves_pictures_masks_and_its_exit_code(tmp_path):
+def test_an_offline_run_holds_config_curves_images_masks_and_its_exit_code(tmp_path):
     logger = Wandb(tmp_path, tags=["scenes", "ssa"], group="scenes-ssa")
     logger.log_hyperparams({"optim": {"lr": 0.125}, "seed": 3})
     logger.log_metrics({"val/mIoU": 0.5}, 10)
     image, ids = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
-    log_picture(FakeTrainer(logger), "val/images", image, 10)
+    log_image(FakeTrainer(logger), "val/images", image, 10)
     log_masks(FakeTrainer(logger), "val/masks", [(image, ids, ids)], {0: "sky", 1: "road", 255: "void"}, 10)
     logger.log_table("val/classes", ["class", "IoU"], [["sky", 0.5]], step=10)
     logger.finalize("success")
@@ -200,6 +201,17 @@ def test_scores_have_a_direction_and_all_values_one_step_axis(tmp_path):
     assert found.summary["val/mIoU"] == {"max": 0.5}, "the best value, not the last"
     assert found.summary["val/loss"] == {"min": 1}
     assert "test/IoU" not in found.summary
+
+
+def test_the_summary_is_the_best_in_the_direction_that_the_run_stores(tmp_path):
+    RunFolder(tmp_path).write_scores(Score("error", "min", "percent"), {"gain": Score("gain", "max")})
+    logger = Wandb(tmp_path)
+    for step, (error, gain) in enumerate([(0.2, 3.0), (0.5, 1.0)], 1):
+        logger.log_metrics({"val/error": error, "val/gain": gain}, 10 * step)
+    close(0)
+    found = Offline(tmp_path)
+    assert found.summary["val/error"] == {"min": 0.2}
+    assert found.summary["val/gain"] == {"max": 3}
 
 
 def test_a_table_knows_its_step_and_an_absent_class_has_an_empty_cell(tmp_path):

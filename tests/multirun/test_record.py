@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from seglab.multirun import record
+from seglab.multirun import job, record
 from seglab.runs.folder import RunFolder
+from seglab.scores import Score
 
 
 def make(folder, name, metrics=True, **status):
@@ -80,14 +81,31 @@ def test_the_best_job_counts_unfinished_ones_too(tmp_path):
     assert record.best(tmp_path) is None
     make(tmp_path, "a", status="done", best={"val/mIoU": 0.3, "step": 900})
     make(tmp_path, "b", status="running", best={"val/mIoU": 0.4, "step": 200})
-    assert record.best(tmp_path) == (0.4, "b", "val/mIoU")
+    assert record.best(tmp_path) == (0.4, "b", "val/mIoU", Score("mIoU", "max", "percent"))
 
 
 def test_of_losses_the_best_is_the_smallest(tmp_path):
     plan(tmp_path, "ab")
     for name, value in (("a", 0.3), ("b", 0.4)):
         make(tmp_path, name, status="done", best={"val/loss": value, "step": 9, "mode": "min"})
-    assert record.best(tmp_path) == (0.3, "a", "val/loss")
+    assert record.best(tmp_path) == (0.3, "a", "val/loss", Score("loss", "min"))
+
+
+def test_a_status_of_today_has_the_direction_and_the_unit(tmp_path):
+    plan(tmp_path, "ab")
+    for name, value in (("a", 0.3), ("b", 0.4)):
+        best = {"val/error": value, "step": 9, "mode": "min", "name": "error", "unit": "percent"}
+        make(tmp_path, name, status="done", best=best)
+    assert record.best(tmp_path) == (0.3, "a", "val/error", Score("error", "min", "percent"))
+    assert "best error 30.00 %" in job.standing(tmp_path)
+
+
+def test_nothing_is_the_best_of_jobs_that_monitor_different_scores(tmp_path):
+    plan(tmp_path, "ab")
+    make(tmp_path, "a", status="done", best={"val/loss": 0.3, "step": 9, "mode": "min"})
+    make(tmp_path, "b", status="done", best={"val/mIoU": 0.4, "step": 9, "mode": "max"})
+    assert record.best(tmp_path) is None
+    assert "best" not in job.standing(tmp_path)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (125.4, "2:05"), (3723, "1:02:03")])

@@ -20,6 +20,7 @@ from seglab.multirun import findings, record, search, study  # noqa: E402
 from seglab.multirun.space import space  # noqa: E402
 from seglab.multirun.sweeper import SweepFailed  # noqa: E402
 from seglab.runs import atomic  # noqa: E402
+from seglab.scores import Known, Score  # noqa: E402
 from tests.test_train import TINY  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -98,8 +99,9 @@ def test_a_space_that_means_nothing_is_refused(arguments, said):
 # --- the course, with made-up runs
 
 
+MIOU = Score("mIoU", "max", "percent")
 SETTINGS = {
-    "trials": 4, "metric": "val/mIoU", "direction": "maximize", "storage": None, "pruner": None,
+    "trials": 4, "metric": "val/mIoU", "direction": None, "storage": None, "pruner": None,
     "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 0},
 }  # fmt: skip
 
@@ -107,15 +109,15 @@ SETTINGS = {
 class Runs:
     """A launcher whose runs end as they are told: a value, ``failed``, ``pruned``, ``stopped`` or an error."""
 
-    def __init__(self, folder, *endings, on_error="continue", trials=4, text="x=interval(0,1)"):
+    def __init__(self, folder, *endings, on_error="continue", trials=4, text="x=interval(0,1)", score=MIOU):
         self.endings, self.launched = list(endings), []
         settings = {**SETTINGS, "trials": trials}
         about = {"on_error": on_error, "started": ""}
-        self.search = search.Search(space({}, ["classifier=cac", text]), folder, settings, 0, about)
+        self.search = search.Search(space({}, ["classifier=cac", text]), folder, settings, 0, score, about)
         folder.mkdir(exist_ok=True)
 
     def __call__(self, parallel=1):
-        self.study = study.open_study(self.search.folder, None, direction="maximize")
+        self.study = study.open_study(self.search.folder, None, direction=study.DIRECTIONS[self.search.score.direction])
         study.check_space(self.study, self.search.space, self.search.folder)
         return search.proceed(self.search, self.study, parallel, self.launch)
 
@@ -146,7 +148,7 @@ def test_a_trial_is_worth_its_best_validation_and_a_failed_one_stops_nothing(tmp
     assert runs.states() == ["COMPLETE", "FAIL", "PRUNED", "COMPLETE"]
     assert [trial.value for trial in runs.study.get_trials()] == [0.4, None, 0.15, 0.7]
     assert [(failure.trial, failure.error) for failure in failures] == [(1, "ValueError: made up")]
-    search.sum_up(runs.search, runs.study, failures)
+    search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     plan = record.read(tmp_path / "s")["jobs"]
     assert [job["factors"]["trial"] for job in plan.values()] == [0, 1, 2, 3]
     assert all((tmp_path / "s" / name).is_dir() for name in plan)
@@ -201,7 +203,7 @@ def test_a_search_in_which_nothing_works_ends_early_and_its_failures_do_not_coun
     failures = runs()
     assert len(failures) == search.HOPELESS
     with pytest.raises(SweepFailed, match="none came to a result"):
-        search.sum_up(runs.search, runs.study, failures)
+        search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     mended = Runs(tmp_path / "s", trials=3)
     mended()
     assert mended.states() == ["FAIL"] * 3 + ["COMPLETE"] * 3
@@ -212,7 +214,7 @@ def test_a_run_that_never_began_is_a_failure_and_on_error_stop_stops(tmp_path):
     failures = runs()
     assert runs.states() == ["COMPLETE", "FAIL"]
     with pytest.raises(SweepFailed, match="no such data") as caught:
-        search.sum_up(runs.search, runs.study, failures)
+        search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     assert caught.value.exit_code == ConfigError.exit_code
 
 
@@ -305,6 +307,48 @@ def test_the_command_line_composes_with_the_search_and_its_callback():
 def test_a_setting_that_means_nothing_is_refused(change, said):
     with pytest.raises(ConfigError, match=said):
         search.check({"on_error": "stop", "variants": {}}, {**SETTINGS, **change})
+
+
+def test_the_metric_is_the_headline_in_its_direction_unless_told_otherwise():
+    semantic = search.known_scores(cli.compose("train", ["run_dir=.", "metrics=full", "classifier=cac"]))
+    assert search.searched(semantic, None, None) == ("val/mIoU", MIOU)
+    assert search.searched(semantic, "val/NLL", None) == ("val/NLL", Score("NLL", "min", "nats"))
+    assert search.searched(semantic, "val/distill", "minimize")[1].lower
+    category = search.known_scores(cli.compose("train", ["run_dir=.", "task=classification"]))
+    assert search.searched(category, None, None) == ("val/top1_error", Score("top1_error", "min", "percent"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "said"),
+    [
+        ("val/loss", "maximize", "the worst: less of loss is better — set search.direction=minimize, or null"),
+        (None, "minimize", "direction=minimize of val/mIoU .* set search.direction=maximize"),
+        ("val/mine", None, "search.metric=val/mine: .* set search.direction=maximize or minimize"),
+    ],
+)
+def test_a_direction_that_contradicts_the_score_or_is_missing_is_refused(metric, direction, said):
+    known = Known(MIOU, {"mIoU": MIOU, "loss": Score("loss", "min")})
+    with pytest.raises(ConfigError, match=said):
+        search.searched(known, metric, direction)
+    assert search.searched(known, "val/mine", "minimize") == ("val/mine", Score("mine", "min"))
+
+
+def test_a_table_of_the_trials_is_of_the_best_where_the_checkpoints_monitor_it():
+    def of(metric, **node):
+        return search.table_metric({"callbacks": {"checkpoints": node}}, MIOU, metric)
+
+    assert of("val/mIoU", monitor=None) == of("val/mIoU", monitor="val/mIoU", best=True) == "best/mIoU"
+    assert of("val/loss", monitor=None) == "val/loss"
+    assert of("val/mIoU", monitor=None, best=False) == "val/mIoU"
+
+
+def test_a_search_for_less_finds_the_least(tmp_path):
+    runs = Runs(tmp_path / "s", 0.4, 0.2, 0.3, trials=3, score=Score("error", "min", "percent"))
+    runs()
+    findings.write(runs.study, runs.search)
+    found = json.loads((tmp_path / "s/search.json").read_text())
+    assert (found["best"]["trial"], found["direction"], found["unit"]) == (1, "minimize", "percent")
+    assert findings.text(found["best"]["value"], found) == "20.00 %"
 
 
 def test_a_missing_optuna_is_named_with_the_command_that_brings_it(monkeypatch):

@@ -82,7 +82,7 @@ def write(folder: Path, jobs: list[dict], effect, plan: dict, folder_names=None)
 
 def run(folder: Path, miou: float, overrides: list[str], noise: np.random.Generator) -> None:
     """One run folder that is done."""
-    for name in ("tables", "pictures"):
+    for name in ("tables", "images"):
         (folder / name).mkdir(parents=True)
     ease = np.linspace(0.3, -0.3, len(CLASSES))
     iou = (miou + ease + noise.normal(0, 0.01, len(CLASSES))).clip(0, 1)
@@ -144,12 +144,12 @@ def run(folder: Path, miou: float, overrides: list[str], noise: np.random.Genera
         score = f"{miou * (1 - np.exp(-step / 80)) + noise.normal(0, 0.004)}" if step % 50 == 0 else ""
         lines.append(f"{step},{loss},{score}")
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-    picture = np.zeros((96, 384, 3), np.uint8)
-    picture[..., 0], picture[..., 1] = (
+    image = np.zeros((96, 384, 3), np.uint8)
+    image[..., 0], image[..., 1] = (
         np.linspace(40, 220, 384).astype(np.uint8),
         np.linspace(60, 180, 96).astype(np.uint8)[:, None],
     )
-    Image.fromarray(picture).save(folder / "pictures" / f"step_{STEPS:06d}.png")
+    Image.fromarray(image).save(folder / "images" / f"step_{STEPS:06d}.png")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -37,11 +37,11 @@ seen["p first"] = order();
 heading("p").querySelector("button").click();
 seen["p second"] = order();
 addEventListener("load", async () => {
-  seen.pictures = [...document.images].map((image) => image.complete && image.naturalWidth > 0);
+  seen.images = [...document.images].map((image) => image.complete && image.naturalWidth > 0);
   seen.requests = performance.getEntriesByType("resource").filter((entry) => !entry.name.startsWith("data:")).length;
   seen.fetched = await fetch("http://127.0.0.1:9/").then(() => true, () => false);
-  const picture = new Image();
-  await new Promise((done) => { picture.onload = picture.onerror = done; picture.src = "http://127.0.0.1:9/a.png"; });
+  const image = new Image();
+  await new Promise((done) => { image.onload = image.onerror = done; image.src = "http://127.0.0.1:9/a.png"; });
   const evil = document.createElement("script");
   evil.textContent = "window.evil = true";
   document.body.append(evil);
@@ -152,10 +152,10 @@ def test_what_was_held_fixed_and_what_it_ran_on_are_told(page):
 
 
 def test_plots_the_newest_prediction_and_the_confusion_matrix_are_inside(page):
-    pictures = Outline(page).named("img")
-    assert len(pictures) == 3 + 2
-    assert all(picture["alt"] and int(picture["width"]) and int(picture["height"]) for picture in pictures)
-    assert sum(picture["src"].startswith("data:image/jpeg") for picture in pictures) == 1
+    images = Outline(page).named("img")
+    assert len(images) == 3 + 2
+    assert all(image["alt"] and int(image["width"]) and int(image["height"]) for image in images)
+    assert sum(image["src"].startswith("data:image/jpeg") for image in images) == 1
     assert "confusion matrix" in page
 
 
@@ -193,13 +193,13 @@ def test_a_row_without_a_published_number_says_so(tmp_path):
     assert told == [True, False, False, False, True]
 
 
-def test_a_sparse_sweep_has_a_report_and_a_broken_picture_is_named(tmp_path):
+def test_a_sparse_sweep_has_a_report_and_a_broken_image_is_named(tmp_path):
     folder = synthetic.structure(tmp_path / "sweep", seeds=1, baseline=None, published=None)
     for name in ("tables", "overrides.txt", "metrics.csv"):
         for path in folder.glob(f"*/{name}"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for picture in folder.glob("*/images/*.png"):
-        picture.write_bytes(picture.read_bytes()[:60])
+    for image in folder.glob("*/images/*.png"):
+        image.write_bytes(image.read_bytes()[:60])
     table = make(collect(folder))
     document.write(table, [], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
@@ -210,7 +210,7 @@ def test_a_sparse_sweep_has_a_report_and_a_broken_picture_is_named(tmp_path):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium and no google-chrome on the PATH")
-def test_in_a_browser_tables_sort_pictures_load_and_nothing_leaves_the_page(page, table, tmp_path):
+def test_in_a_browser_tables_sort_images_load_and_nothing_leaves_the_page(page, table, tmp_path):
     known = base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()
     probed = page.replace("script-src '", f"script-src 'sha256-{known}' '").replace(
         "</body>", f"<script>{PROBE}</script></body>"
@@ -234,7 +234,7 @@ def test_in_a_browser_tables_sort_pictures_load_and_nothing_leaves_the_page(page
     assert seen["variant first"] == sorted(planned, key=str.lower)
     assert seen["score focus"]
     assert seen["p first"][-1] == seen["p second"][-1] == "baseline"  # it has none
-    assert seen["pictures"] == [True] * 5
+    assert seen["images"] == [True] * 5
     assert seen["requests"] == 0
     assert seen["fetched"] is False
     assert seen["evil"] is False

@@ -17,7 +17,7 @@ from seglab.report.cost import Cost
 from seglab.report.plots import style
 from seglab.report.plots.cost import front
 from seglab.report.plots.factors import logarithmic
-from seglab.report.plots.runs import class_differences
+from seglab.report.plots.runs import class_differences, class_score
 from tests.report import synthetic
 
 
@@ -63,10 +63,10 @@ def test_every_figure_is_written_as_png_of_print_size_and_as_svg_without_pyplot(
         f"{n}.{s}" for n in ("swept", "classes", "curves") for s in ("png", "svg")
     ]
     for path in written[::2]:
-        with Image.open(path) as picture:
-            assert round(picture.info["dpi"][0]) == 200
-            assert picture.width <= 200 * 6.9
-            assert np.asarray(picture.convert("L")).std() > 10
+        with Image.open(path) as image:
+            assert round(image.info["dpi"][0]) == 200
+            assert image.width <= 200 * 6.9
+            assert np.asarray(image.convert("L")).std() > 10
     assert all(b"<svg" in path.read_bytes()[:1000] for path in written[1::2])
     assert ("matplotlib.pyplot" in sys.modules) == loaded
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -124,7 +124,7 @@ def test_variants_keep_the_planned_order_and_print_their_differences(tables):
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(synthetic.STRUCTURE)
     shown = texts(figure)
-    assert style.signed(table.rows[-1].difference, "test/mIoU") in shown
+    assert style.signed(table.rows[-1].difference, table.score) in shown
     assert "45.36" in shown
     assert "SSA-Seg (NeurIPS 2024), Table 8" in shown
     bar = axes.patches[-1]
@@ -132,7 +132,7 @@ def test_variants_keep_the_planned_order_and_print_their_differences(tables):
     assert bar.get_width() == pytest.approx(100 * table.rows[-1].difference)
 
 
-def test_nothing_that_is_drawn_reaches_out_of_the_picture(tables):
+def test_nothing_that_is_drawn_reaches_out_of_the_image(tables):
     for table in tables.values():
         for name, draw in plots.fitting(table):
             figure = draw()
@@ -162,7 +162,7 @@ def test_a_heat_map_has_mean_and_sd_in_every_cell_and_turns_round(tables):
     table = tables["grid"]
     shown = texts(plots.heatmap(table))
     for row in table.rows:
-        assert f"{style.number(row.mean, table.metric)}\n± {style.number(row.sd, table.metric)}" in shown
+        assert f"{style.number(row.mean, table.score)}\n± {style.number(row.sd, table.score)}" in shown
     axes = plots.heatmap(table, rows="decoder", columns="classifier").axes[0]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("decoder", "classifier")
     assert axes.images[0].get_array()[0, 3] == pytest.approx(100 * next(r.mean for r in table.rows if r.choice == {"classifier": "ssa", "decoder": "fcn"}))  # fmt: skip
@@ -181,7 +181,7 @@ def test_classes_are_compared_seed_by_seed_and_sorted(tables):
     per_run = [np.array([math.nan if v is None else v for v in run.metrics["test/IoU"]]) for run in row.runs]
     theirs = [np.array([math.nan if v is None else v for v in run.metrics["test/IoU"]]) for run in base.runs]
     expected = np.mean([a - b for a, b in zip(per_run, theirs, strict=True)], 0)
-    np.testing.assert_allclose(class_differences(row, base, table.metric).mean(0), expected)
+    np.testing.assert_allclose(class_differences(row, base, class_score(table), "test").mean(0), expected)
     axes = plots.classes(table).axes[0]
     shown = {label.get_text(): bar.get_width() for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}
     assert list(shown.values()) == sorted(shown.values(), reverse=True)
@@ -229,9 +229,9 @@ def test_a_loss_is_no_percentage_and_less_of_it_is_better(tables):
     rows = tuple(replace(row, mean=value) for row, value in zip(table.rows, (0.5, 0.4, 0.9, 1, 1, 1, 1), strict=True))
     lossy = replace(table, metric="test/NLL", rows=rows)
     assert style.best(lossy) is rows[1]
-    assert style.label("test/NLL") == "test NLL"
-    assert style.number(0.4, "test/NLL") == "0.4000"
-    assert style.number(0.4, "test/mIoU") == "40.00"
+    assert style.label(lossy.metric, lossy.score) == "test NLL (nats)"
+    assert style.number(0.4, lossy.score) == "0.4000"
+    assert style.number(0.4, table.score) == "40.00"
 
 
 def test_figures_are_shown_by_anything_that_can_save_them(tables):

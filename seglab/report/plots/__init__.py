@@ -15,7 +15,7 @@ from seglab.errors import ConfigError
 from seglab.report.plots import style
 from seglab.report.plots.cost import costs, pareto
 from seglab.report.plots.factors import MOST_SERIES, heatmap, numeric, series, swept, variants
-from seglab.report.plots.runs import classes, curve_keys, curves, per_class, rival
+from seglab.report.plots.runs import class_score, classes, curve_keys, curves, per_class, rival, stage_of
 from seglab.runs import atomic
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def fitting(table: Table) -> Iterator[tuple[str, Callable[[], Figure]]]:
         yield "heatmap", lambda: heatmap(table)
     elif table.factors and not numbers:
         yield "variants", lambda: variants(table)
-    if (row := rival(table)) is not None and all(len(per_class(run, table.metric)) for run in row.runs):
+    row, score, stage = rival(table), class_score(table), stage_of(table.metric)
+    if row is not None and score is not None and all(len(per_class(run, score, stage)) for run in row.runs):
         yield "classes", lambda: classes(table)
     if curve_keys(table.rows):
         yield "curves", lambda: curves(table)

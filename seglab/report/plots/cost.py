@@ -51,12 +51,12 @@ def pareto(table: Table) -> Figure:
     label, known = costs(table)
     if len(known) < 2:
         raise ConfigError("a Pareto front needs the cost of two rows or more — leave --no-cost out")
-    rows, times = [table.rows[k] for k in known], style.scale(table.metric)
-    sign = -1 if style.lower_is_better(table) else 1
+    rows, times = [table.rows[k] for k in known], table.score.scale
+    sign = -1 if table.score.lower else 1
     best = front([(x, sign * row.mean) for x, row in zip(known.values(), rows, strict=True)])
     with style.house():
-        picture = style.figure(style.COLUMN, 3.2)
-        axes = picture.add_subplot()
+        figure = style.figure(style.COLUMN, 3.2)
+        axes = figure.add_subplot()
         axes.grid()
         x, y = list(known.values()), [times * row.mean for row in rows]
         for k, row in enumerate(rows):
@@ -67,12 +67,12 @@ def pareto(table: Table) -> Figure:
         axes.plot([x[k] for k in best], [y[k] for k in best], "o", color=style.BLUE, label="Pareto front")
         axes.plot([x[k] for k in rest], [y[k] for k in rest], "o", color=style.GREY, markerfacecolor="white",
                   label="beaten" if rest else None)  # fmt: skip
-        axes.set(xlabel=label, ylabel=f"{style.label(table.metric)}, {style.seeds(rows)}")
+        axes.set(xlabel=label, ylabel=f"{style.label(table.metric, table.score)}, {style.seeds(rows)}")
         axes.margins(x=0.18, y=0.14)
         handles, labels = axes.get_legend_handles_labels()
-        style.legend_below(picture, handles, labels)
+        style.legend_below(figure, handles, labels)
         annotate(axes, table, rows, x, y, best)
-        return picture
+        return figure
 
 
 def annotate(axes: Axes, table: Table, rows: list[Row], x: list[float], y: list[float], best: list[int]) -> None:
@@ -86,7 +86,7 @@ def annotate(axes: Axes, table: Table, rows: list[Row], x: list[float], y: list[
     reach = 4 * axes.figure.dpi / 72
     taken = [Bbox.from_extents(a - reach, b - reach, a + reach, b + reach) for a, b in centres]
     for row, a in zip(rows, x, strict=True):  # the error bars
-        ends = [style.scale(table.metric) * (row.mean + sign * (row.sd or 0)) for sign in (-1, 1)]
+        ends = [table.score.scale * (row.mean + sign * (row.sd or 0)) for sign in (-1, 1)]
         (c, low), (_, high) = axes.transData.transform([(a, end) for end in ends])
         taken.append(Bbox.from_extents(c - 2, low, c + 2, high))
     for (a, b), (c, d) in itertools.pairwise(centres[k] for k in best):  # the steps between front points

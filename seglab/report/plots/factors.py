@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from seglab.report.table import Row, Table
+    from seglab.scores import Score
 
 MOST_SERIES = len(style.COLOURS)
 
@@ -72,13 +73,13 @@ def swept(table: Table, factor: str | None = None) -> Figure:
         )
     factors = sorted({place(row, factor) for rows in lines.values() for row in rows})
     with style.house():
-        picture = style.figure(style.COLUMN, 3.0)
-        axes = picture.add_subplot()
+        figure = style.figure(style.COLUMN, 3.0)
+        axes = figure.add_subplot()
         axes.grid(axis="y")
         for k, (name, rows) in enumerate(lines.items()):
             line(axes, table, factor, rows, k, name if len(lines) > 1 else f"ours ({style.seeds(rows)})")
         across(axes, factor, factors)
-        axes.set(xlabel=factor, ylabel=style.label(table.metric))
+        axes.set(xlabel=factor, ylabel=style.label(table.metric, table.score))
         handles, labels = axes.get_legend_handles_labels()
         if len(lines) == 1 and (paper := published(axes, table, factor)) is not None:
             handles, labels = [*handles, paper], [*labels, "published (right axis)"]
@@ -87,13 +88,13 @@ def swept(table: Table, factor: str | None = None) -> Figure:
             axes.axvline(default, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
             axes.annotate("baseline", (default, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
                           textcoords="offset points", va="top", fontsize=7, color=style.GREY)  # fmt: skip
-        style.legend_below(picture, handles, labels, columns=3)
-        return picture
+        style.legend_below(figure, handles, labels, columns=3)
+        return figure
 
 
 def line(axes: Axes, table: Table, factor: str, rows: list[Row], k: int, name: str) -> None:
     """One series."""
-    times = style.scale(table.metric)
+    times = table.score.scale
     x = [place(row, factor) for row in rows]
     for here, row in zip(x, rows, strict=True):
         if len(row.values) > 1:
@@ -133,7 +134,7 @@ def published(axes: Axes, table: Table, factor: str) -> Any:
     (drawn,) = right.plot(
         *zip(*known, strict=True), color=style.VERMILION, linestyle="--", marker="D", markerfacecolor="white", zorder=2
     )
-    lines = [f"published {about.metric} (%)", about.source, about.setting]
+    lines = [f"published {style.label(about.metric, table.score)}", about.source, about.setting]
     right.set_ylabel("\n".join(filter(None, lines)), color=style.VERMILION, fontsize=7)
     right.tick_params(axis="y", color=style.VERMILION, labelcolor=style.VERMILION)
     span = 1.05 * max(abs(high - low) for low, high in (axes.get_ylim(), right.get_ylim()))
@@ -145,14 +146,15 @@ def published(axes: Axes, table: Table, factor: str) -> Any:
 
 def variants(table: Table) -> Figure:
     """A line for each row, in the planned order: bar from its baseline to the mean, sd, seeds, difference."""
-    rows, times, metric = table.rows, style.scale(table.metric), table.metric
+    rows, score = table.rows, table.score
+    times = score.scale
     bases = [row for row in rows if style.is_baseline(table, row)]
     paper = any(row.published is not None for row in rows)
     with style.house():
         names = [style.name(row, table.factors) for row in rows]
         width = 4.1 + 0.07 * max(map(len, names)) + 0.6 * paper
-        picture = style.figure(min(width, style.PAGE), 0.95 + 0.27 * len(rows))
-        axes = picture.add_subplot()
+        figure = style.figure(min(width, style.PAGE), 0.95 + 0.27 * len(rows))
+        axes = figure.add_subplot()
         axes.grid(axis="x")
         for y, row in enumerate(rows):
             colour = style.GREY if row in bases else style.BLUE
@@ -170,22 +172,22 @@ def variants(table: Table) -> Figure:
         if len(bases) == 1:
             axes.axvline(times * bases[0].mean, color=style.GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
         axes.set_yticks(range(len(rows)), names)
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{style.label(metric)}, {style.seeds(rows)}")
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{style.label(table.metric, score)}, {style.seeds(rows)}")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        column(axes, 40, metric.rsplit("/", 1)[-1], [style.number(row.mean, metric) for row in rows])
+        column(axes, 40, table.metric.rsplit("/", 1)[-1], [style.number(row.mean, score) for row in rows])
         if bases:
-            column(axes, 78, "diff.", [difference(row, metric) for row in rows])
+            column(axes, 78, "diff.", [difference(row, score) for row in rows])
         if paper:
-            values = ["–" if row.published is None else f"{row.published:.2f}" for row in rows]
+            values = ["–" if row.published is None else style.shown(row.published, score) for row in rows]
             column(axes, 126 if bases else 88, "published", values, style.VERMILION)
-            picture.supxlabel("published: " + style.source(table), fontsize=6.5, color=style.GREY)
-        return picture
+            figure.supxlabel("published: " + style.source(table), fontsize=6.5, color=style.GREY)
+        return figure
 
 
-def difference(row: Row, metric: str) -> str:
+def difference(row: Row, score: Score) -> str:
     """To the row's baseline, as the table has it."""
-    return "base" if row.difference is None else style.signed(row.difference, metric)
+    return "base" if row.difference is None else style.signed(row.difference, score)
 
 
 def column(axes: Axes, x: int, heading: str, texts: list[str], colour: str = style.INK) -> None:
@@ -211,21 +213,23 @@ def heatmap(table: Table, rows: str | None = None, columns: str | None = None) -
     down = full_key(table.sweep, rows) if rows else next(f for f in table.factors if f != columns)
     along = columns or next(f for f in table.factors if f != down)
     view = grid(table, down, along)
-    times, top = style.scale(table.metric), style.best(table)
+    score, top = table.score, style.best(table)
+    times = score.scale
     shades = [[math.nan if row is None else times * row.mean for row in line] for line in view.cells]
     with style.house():
-        picture = style.figure(1.9 + 0.72 * len(view.column_values), 1.05 + 0.48 * len(view.row_values))
-        axes = picture.add_subplot()
-        shown = axes.imshow(shades, cmap="cividis", aspect="auto")
+        figure = style.figure(1.9 + 0.72 * len(view.column_values), 1.05 + 0.48 * len(view.row_values))
+        axes = figure.add_subplot()
+        shown = axes.imshow(shades, cmap="cividis_r" if score.lower else "cividis", aspect="auto")
         low, high = shown.get_clim()
         for (i, line), j in itertools.product(enumerate(view.cells), range(len(view.column_values))):
             row = line[j]
             if row is None:
                 axes.text(j, i, "–", ha="center", va="center", color=style.GREY)
                 continue
-            ink = "white" if times * row.mean < low + 0.55 * (high - low) else "black"
-            spread = f"\n± {style.number(row.sd, table.metric)}" if row.sd is not None else ""
-            axes.text(j, i, style.number(row.mean, table.metric) + spread, ha="center", va="center", color=ink,
+            share = (times * row.mean - low) / ((high - low) or 1)  # the best is bright
+            ink = "white" if (1 - share if score.lower else share) < 0.55 else "black"
+            spread = f"\n± {style.number(row.sd, score)}" if row.sd is not None else ""
+            axes.text(j, i, style.number(row.mean, score) + spread, ha="center", va="center", color=ink,
                       fontsize=7.5, weight="bold" if row is top else "normal", linespacing=1.15)  # fmt: skip
             if style.is_baseline(table, row):
                 frame(axes, j, i, ink)
@@ -234,8 +238,8 @@ def heatmap(table: Table, rows: str | None = None, columns: str | None = None) -
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set(xlabel=view.columns, ylabel=view.rows)
-        picture.colorbar(shown, label=style.label(table.metric), aspect=18).outline.set_visible(False)
-        return picture
+        figure.colorbar(shown, label=style.label(table.metric, score), aspect=18).outline.set_visible(False)
+        return figure
 
 
 def frame(axes: Axes, column: int, row: int, colour: str) -> None:

@@ -17,29 +17,49 @@ if TYPE_CHECKING:
 
     from seglab.report.collect import Run
     from seglab.report.table import Row, Table
+    from seglab.scores import Score
 
 MOST_CLASSES = 40
 SMOOTH_FROM = 60  # points of a curve
 
 
-def per_class(run: Run, metric: str) -> np.ndarray:
-    """The IoU of each class of a run [K], NaN where a class does not occur; empty where the run has none."""
-    stage = metric.split("/", 1)[0] if "/" in metric else "test"
-    found = run.metrics.get(f"{stage}/IoU") or run.metrics.get("test/IoU") or run.metrics.get("val/IoU") or []
+def stage_of(metric: str) -> str:
+    """``val`` of val/mIoU; ``test`` of a key without a stage."""
+    return metric.split("/", 1)[0] if "/" in metric else "test"
+
+
+def class_score(table: Table) -> Score | None:
+    """The first score that the runs have for every single class: IoU, accuracy, ...; None where they have none."""
+    for run in (run for row in table.rows for run in row.runs):
+        for stage in (stage_of(table.metric), "test", "val"):
+            for key, value in run.metrics.items():
+                if key.startswith(f"{stage}/") and isinstance(value, list) and value:
+                    score = run.known.find(key)
+                    if score is not None:
+                        return score
+    return None
+
+
+def per_class(run: Run, score: Score, stage: str) -> np.ndarray:
+    """A score of each class of a run [K], NaN where a class does not occur; empty where the run has none."""
+    lists = (run.metrics.get(f"{each}/{score.name}") for each in (stage, "test", "val"))
+    found = next((value for value in lists if isinstance(value, list) and value), [])
     return np.array([math.nan if value is None else float(value) for value in found])
 
 
-def class_differences(row: Row, baseline: Row, metric: str) -> np.ndarray:
-    """IoU of ``row`` minus that of ``baseline``, per seed that both have [S, K]; over all means [1, K] where none is.
+def class_differences(row: Row, baseline: Row, score: Score, stage: str) -> np.ndarray:
+    """Score of ``row`` minus that of ``baseline``, per seed that both have [S, K]; over all means [1, K] where none is.
 
     Raises:
         ConfigError: runs without per-class numbers, or with other classes.
     """
-    ours = {run.seed: per_class(run, metric) for run in row.runs}
-    theirs = {run.seed: per_class(run, metric) for run in baseline.runs}
+    ours = {run.seed: per_class(run, score, stage) for run in row.runs}
+    theirs = {run.seed: per_class(run, score, stage) for run in baseline.runs}
     lengths = {len(values) for values in [*ours.values(), *theirs.values()]}
     if len(lengths) != 1 or lengths == {0}:
-        raise ConfigError("per-class IoU: not every run has it, or not for the same classes — expected in metrics.json")
+        raise ConfigError(
+            f"per-class {score.name}: not every run has it, or not for the same classes — expected in metrics.json"
+        )
     both = sorted(ours.keys() & theirs.keys())
     if both:
         return np.stack([ours[seed] - theirs[seed] for seed in both])
@@ -47,7 +67,7 @@ def class_differences(row: Row, baseline: Row, metric: str) -> np.ndarray:
 
 
 def classes(table: Table, row: Row | None = None, baseline: Row | None = None) -> Figure:
-    """Each class's IoU difference to the baseline, sorted, sd and dots over seeds; the best row and its baseline
+    """Each class's difference to the baseline, sorted, sd and dots over seeds; the best row and its baseline
     unless others are given. Of more than 40 classes, the 40 that changed most.
 
     Raises:
@@ -57,32 +77,37 @@ def classes(table: Table, row: Row | None = None, baseline: Row | None = None) -
     baseline = baseline or (style.reference(table, row) if row is not None else None)
     if row is None or baseline is None or row is baseline:
         raise ConfigError("differences per class need a baseline and another row — --baseline tau=15 names one")
-    differences = 100 * class_differences(row, baseline, table.metric)
+    score = class_score(table)
+    if score is None:
+        raise ConfigError("differences per class: no run has a score of each class — expected lists in metrics.json")
+    better = -1 if score.lower else 1
+    differences = score.scale * class_differences(row, baseline, score, stage_of(table.metric))
     known = [k for k in range(differences.shape[1]) if np.isfinite(differences[:, k]).any()]
     mean = {k: float(np.nanmean(differences[:, k])) for k in known}
     chosen = sorted(known, key=lambda k: -abs(mean[k]))[:MOST_CLASSES]
-    chosen.sort(key=lambda k: -mean[k])
+    chosen.sort(key=lambda k: -better * mean[k])
     names = row.runs[0].classes() or [str(k) for k in range(differences.shape[1])]
     with style.house():
-        picture = style.figure(style.COLUMN, 1.0 + 0.19 * len(chosen))
-        axes = picture.add_subplot()
+        figure = style.figure(style.COLUMN, 1.0 + 0.19 * len(chosen))
+        axes = figure.add_subplot()
         axes.grid(axis="x")
         for y, k in enumerate(chosen):
             values = differences[:, k][np.isfinite(differences[:, k])]
             sd = float(values.std(ddof=1)) if len(values) > 1 else None
-            colour = style.BLUE if mean[k] >= 0 else style.VERMILION
+            colour = style.BLUE if better * mean[k] >= 0 else style.VERMILION
             axes.barh(y, mean[k], height=0.62, color=colour, alpha=0.75, zorder=2)
             if sd is not None:
                 axes.errorbar(mean[k], y, xerr=sd, fmt="none", ecolor=style.INK, elinewidth=0.8, capsize=2, zorder=3)
                 style.dots(axes, values.tolist(), [y] * len(values))
+        unit = " (points)" if score.percent else f" ({score.unit})" if score.unit else ""
         axes.axvline(0, color=style.GREY, linewidth=0.8, zorder=3)
         axes.set_yticks(range(len(chosen)), [names[k] for k in chosen])
-        axes.set(ylim=(len(chosen) - 0.4, -0.6), xlabel=f"IoU difference (points), {over(differences)}")
+        axes.set(ylim=(len(chosen) - 0.4, -0.6), xlabel=f"{score.name} difference{unit}, {over(differences)}")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         left_out = f" ({len(chosen)} of {len(known)} classes)" if len(chosen) < len(known) else ""
         axes.set_title(f"{style.name(row, table.factors)} − {style.name(baseline, table.factors)}{left_out}")
-        return picture
+        return figure
 
 
 def rival(table: Table) -> Row | None:
@@ -141,12 +166,12 @@ def curves(table: Table, keys: Sequence[str] | None = None, rows: Sequence[Row] 
         )
     coloured = shown if len(shown) <= len(style.COLOURS) else pair(table)
     with style.house():
-        picture = style.figure(style.PAGE if len(panels) > 1 else style.COLUMN, 2.9)
-        for axes, (key, lines) in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        figure = style.figure(style.PAGE if len(panels) > 1 else style.COLUMN, 2.9)
+        for axes, (key, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             draw(axes, table, key, lines, coloured)
-        named = {text: h for axes in picture.axes for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        style.legend_below(picture, list(named.values()), list(named), columns=4 if len(panels) > 1 else 3)
-        return picture
+        named = {text: h for axes in figure.axes for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        style.legend_below(figure, list(named.values()), list(named), columns=4 if len(panels) > 1 else 3)
+        return figure
 
 
 def curve_keys(rows: Sequence[Row]) -> list[str]:
@@ -155,7 +180,8 @@ def curve_keys(rows: Sequence[Row]) -> list[str]:
     def has(key: str) -> bool:
         return any(len(run.curve(key)[0]) > 1 for row in rows for run in row.runs)  # one point is no curve
 
-    validation = next((key for key in ("val/mIoU", "val/loss") if has(key)), None)
+    headline = next((run.known.headline.name for row in rows for run in row.runs), "")
+    validation = next((key for key in (f"val/{headline}", "val/loss") if has(key)), None)
     return [key for key in ("train/loss" if has("train/loss") else None, validation) if key]
 
 
@@ -164,10 +190,10 @@ def draw(
 ) -> None:
     """One panel."""
     axes.grid(axis="y")
-    times, width = style.scale(key), 1
+    score, width = table.sweep.score(key), 1
     for row, (steps, values) in lines:
         width = len(steps) // 25 if len(steps) >= SMOOTH_FROM else 1
-        values = times * smooth(values, width)
+        values = score.scale * smooth(values, width)
         mean = values.mean(0)
         if row not in coloured:
             axes.plot(steps, mean, color=style.PALE, linewidth=0.8, zorder=1, label="other rows")
@@ -179,7 +205,7 @@ def draw(
         if len(values) > 1:
             sd = values.std(0, ddof=1)
             axes.fill_between(steps, mean - sd, mean + sd, color=style.COLOURS[k], alpha=0.15, linewidth=0, zorder=2)
-    axes.set(xlabel="step", ylabel=style.label(key))
+    axes.set(xlabel="step", ylabel=style.label(key, score))
     axes.margins(x=0.02)
     notes = [f"running mean of {width}"] if width > 1 else []
     notes += ["band: ± sd over seeds"] if any(len(values) > 1 for _, (_, values) in lines) else []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from seglab.report.collect import same, written
-from seglab.scores import is_fraction, run_prefers_less
+from seglab.scores import Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,40 +93,39 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def percent(metric: str) -> bool:
-    """Whether a metric is read in percent."""
-    return is_fraction(metric)
+def label(metric: str, score: Score) -> str:
+    """An axis label: ``test mIoU (%)``, ``test NLL (nats)``."""
+    return metric.replace("/", " ") + (f" ({score.sign})" if score.sign else "")
 
 
-def lower_is_better(table: Table) -> bool:
-    """Whether less of the table's metric is better, as its first run has it."""
-    runs = table.sweep.runs
-    return run_prefers_less(table.metric, runs[0].config if runs else {})
+def heading(metric: str, score: Score) -> str:
+    """A column's heading: ``test mIoU (%)``, ``test NLL``, whose numbers have their unit behind them."""
+    return metric.replace("/", " ") + (" (%)" if score.percent else "")
 
 
-def scale(metric: str) -> float:
-    """What a metric's numbers are multiplied with to be read."""
-    return 100.0 if percent(metric) else 1.0
+def number(value: float, score: Score) -> str:
+    """A value as it is read: 61.23, 0.4821."""
+    return f"{score.scale * value:.{2 if score.percent else 4}f}"
 
 
-def label(metric: str) -> str:
-    """An axis label: ``test mIoU (%)``."""
-    return metric.replace("/", " ") + (" (%)" if percent(metric) else "")
-
-
-def number(value: float, metric: str) -> str:
-    """A value of the metric, as it is read: 61.23, 0.4821."""
-    return f"{scale(metric) * value:.{2 if percent(metric) else 4}f}"
-
-
-def signed(value: float, metric: str) -> str:
+def signed(value: float, score: Score) -> str:
     """A difference, with its sign: +1.23, −0.40."""
-    return f"{scale(metric) * value:+.{2 if percent(metric) else 4}f}".replace("-", "−")
+    return f"{score.scale * value:+.{2 if score.percent else 4}f}".replace("-", "−")
+
+
+def shown(value: float, score: Score) -> str:
+    """A number that stands as it is read already, such as a paper's: 44.10, 0.4821."""
+    return f"{value:.{2 if score.percent else 4}f}"
+
+
+def unit(score: Score) -> str:
+    """What stands behind a number in a column: nothing in percent, which its heading says."""
+    return "" if score.percent or not score.unit else f" {score.unit}"
 
 
 def best(table: Table, rows: Iterable[Row] | None = None) -> Row | None:
     """The row with the best mean, of the whole table unless told; None without any."""
-    pick = min if lower_is_better(table) else max
+    pick = min if table.score.lower else max
     return pick(table.rows if rows is None else rows, key=lambda row: row.mean, default=None)
 
 
