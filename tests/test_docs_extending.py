@@ -195,7 +195,14 @@ def test_a_task(project):
     assert json.loads((project / "run/scores.json").read_text())["headline"]["direction"] == "min"
     assert len(found["test/error"]) == 12
 
-    typed = ["ckpt=run", "output=out", "trainer.accelerator=cpu", "images=1", "metrics=presence", "trust=true"]
+    typed = [
+        "ckpt=run/checkpoints/last.ckpt",
+        "output=out",
+        "trainer.accelerator=cpu",
+        "images=1",
+        "metrics=presence",
+        "trust=true",
+    ]
     execute(project, *typed, "hydra.searchpath=[file://my_conf]", module="seglab.evaluate")
     again = json.loads((project / "out/metrics.json").read_text())
     assert again["test/presence_error"] == pytest.approx(found["test/presence_error"])

@@ -57,10 +57,11 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "balanced": {"alpha": None, "gamma": 1.5},
     },
     "Lovasz": {"image": {"per_image": True, "align_corners": True}},
+    "TeacherDistillation": {"soft": {"temperature": 2.0}},
     "Relation": {"dot": {"similarity": "dot"}, "soft": {"tau": 5.0, "eps": 0.01}},
 }
 """Loss class -> name -> options. Every class also has the values of its defaults."""
-GIVEN = {"weight", "branch", "student", "teacher"}
+GIVEN = {"weight", "branch", "student", "teacher", "network"}
 """Parameters of terms that choose what is read and how much it counts."""
 
 
@@ -183,10 +184,24 @@ class Branches(SimpleNamespace):
         return getattr(self, name)
 
 
+class Teacher(nn.Module):
+    """What :func:`seglab.load` gives, of a network that says the same of every image."""
+
+    description = SimpleNamespace(checksum="")
+
+    @property
+    def model(self) -> nn.Module:
+        return self
+
+    def forward(self, image: Tensor) -> Output:
+        return Output(logits=3 * wave((B, K, *MAP), 5))
+
+
 def of_term(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A loss class with options, and its gradient at the branch that learns, which it names first."""
+    needs = inspect.signature(getattr(losses, name)).parameters
     with double():
-        term = getattr(losses, name)(**chosen)
+        term = getattr(losses, name)(**chosen, **({"network": Teacher} if "network" in needs else {}))
     usual = (B, K) if name.startswith("Category") else (B, K, *MAP)  # of whole images
     made = {
         branch: 3 * wave((B, K, C) if "prototypes" in branch else usual, place)

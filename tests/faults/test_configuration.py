@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from seglab import cli, evaluate, export, options, predict
 from seglab.errors import ConfigError
 from seglab.multirun import plan
+from seglab.tasks import Semantic
 from seglab.train import fit
 from tests.conftest import tiny
 
@@ -135,7 +136,7 @@ def test_so_it_is_in_the_other_commands(command, override, said, tmp_path):
 
 
 @pytest.mark.parametrize(("command", "known"), {
-    "train": options.TRAIN, "evaluate": options.EVALUATE, "predict": options.PREDICT, "export": options.EXPORT,
+    "train": options.TRAIN | options.parts(*Semantic.PARTS, *Semantic.TRAINING_PARTS), "evaluate": options.EVALUATE, "predict": options.PREDICT, "export": options.EXPORT,
 }.items())  # fmt: skip
 def test_every_key_of_a_commands_configuration_is_known_and_no_other(command, known):
     needed = [f"{key}=x" for key in ("ckpt", "output", "source", "run_dir") if key in known and command != "train"]

@@ -134,7 +134,7 @@ def test_a_folder_of_an_older_version_is_refused(run):
 def test_after_a_kill_only_the_rest_is_predicted(run, seen, monkeypatch):
     seen.error = SystemExit(9)
     with monkeypatch.context() as killed:
-        killed.setattr(predict.Folder, "finish", lambda *_: None)
+        killed.setattr(predict.PredictionFolder, "finish", lambda *_: None)
         with pytest.raises(SystemExit):
             run("write=[index]")
     seen.error, seen.widths = None, []
