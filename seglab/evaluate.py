@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IMAGES = {"_target_": "seglab.callbacks.images.Images", "width": None, "each": True}
-METRICS = {"confusion": {"_target_": "seglab.metrics.ConfusionMatrix", "_partial_": True}}
-"""Of a checkpoint that stores none: as ``metrics=default``."""
 READ = ("data", "augment", "metrics")
 """Nodes that evaluation builds of a checkpoint's configuration, beside the task's, the network's and the losses'."""
 
@@ -78,7 +76,8 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
             "training stores them; seglab.predict needs less of it"
         ) from error
     if not options["trust"]:
-        trust.check(config, READ, str(stored.path))
+        # What was typed is the user's own, and no part of the file.
+        trust.check(config, [node for node in READ if not options.get(node) or node == "data"], str(stored.path))
     kind = loading.kind_of(stored, options["trust"])
     # The loss terms of heads that the file does not have (an exported network) are left out.
     criterion = loading.criterion_of(tensors, stored, options["trust"])
@@ -119,19 +118,14 @@ def configuration(stored: Description, options: Mapping[str, Any]) -> dict[str, 
         "data": {**data, "splits": {**data["splits"], "test": data["splits"].get(split, split)}},
         "augment": {**config["augment"], "extra": []},  # used in training only, and of any package
         "evaluation": {"_target_": "seglab.inference.Protocol", **asdict(protocol)},
-        "metrics": options.get("metrics") or config.get("metrics") or METRICS,
+        "metrics": options.get("metrics") or config["metrics"],
         "trainer": {**options["trainer"], "precision": precision, "max_steps": 1, "enable_checkpointing": False},
         "optim": None,
         "seed": config.get("seed", 0),
         "callbacks": {
             **(options.get("callbacks") or {}),
             "progress": {"_target_": "seglab.callbacks.progress.Progress"},
-            "images": {
-                "_target_": "seglab.callbacks.images.Images",
-                "count": options["images"],
-                "width": None,
-                "each": True,
-            },
+            "images": {**IMAGES, "count": options["images"]},
         },
         "logger": {},
     }
