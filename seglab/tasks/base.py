@@ -7,7 +7,7 @@ prediction call it and know no branch, no target and no metric by name.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
 from seglab.heads.base import Head
+from seglab.inference import Network
 from seglab.inference import Protocol as TestProtocol
 from seglab.losses.base import Criterion, Losses
 from seglab.metrics.base import Metric
@@ -73,6 +74,8 @@ class Task(nn.Module):
     """Fields of a batch that the data has to give."""
     network: ClassVar[type[Composed]]
     """The class of the network, of a task that is composed of the parts above."""
+    branch = "logits"
+    """What is scored: the prediction, or another branch (:meth:`scored`)."""
     headline: ClassVar[Score]
     """What sweeps, checkpoints, search, tables and plots are about unless told otherwise."""
 
@@ -176,9 +179,43 @@ class Task(nn.Module):
             cast(MeanMetric, self.averages[name]).update(value, len(batch))
         return seen
 
-    @abstractmethod
     def score(self, batch: Batch, observed: frozenset[str]) -> Evaluated:
         """The scores of a batch as the protocol says, and the output that its losses are computed of."""
+        image = self.model.normalise(batch.image)
+        passes: list[dict[str, Tensor]] = []
+        output: Output | None = None
+        # One view of the whole image is given the ground truth as it is; windows and mirrored views their part of it.
+        # These see other ground truth: the loss is then that of the image as it is.
+        whole = self.protocol.single_pass and self.protocol.divisor_mode == "resize"
+        needed = self.shows_target or bool((observed | {self.branch}) & self.model.label_branches)
+        target = self.target(batch) if needed else None
+
+        def network(view: Tensor, shown: Tensor | None = target if whole else None) -> Tensor:
+            nonlocal output
+            view = view.contiguous(memory_format=self.memory_format)
+            output = self.model(view, shown, wanted=(self.wanted if whole else frozenset()) | observed)
+            found = {branch: output.read(branch) for branch in observed}
+            passes.append({branch: value for branch, value in found.items() if value is not None})
+            scores = output.read(self.branch)
+            assert scores is not None, f"the network fills {self.branch}"
+            return scores
+
+        scores = self.infer(network, image, batch, None if whole else target)
+        if output is None or not whole:
+            output = self.output(batch, observed)
+
+        def combine(values: Iterator[Tensor]) -> Tensor:
+            return self.infer(lambda _: next(values), image, batch, None)
+
+        return Evaluated(batch=batch, scores=scores, output=output, passes=tuple(passes), combine=combine)
+
+    @abstractmethod
+    def infer(self, network: Network, image: Tensor, batch: Batch, target: Tensor | None) -> Tensor:
+        """Scores of a batch's normalised image from a function of one view, as the protocol says.
+
+        Args:
+            target: handed to the network beside each view, resized, mirrored and cut as it is; None: nothing is.
+        """
 
     def scored(self, branch: str) -> None:
         """Score that branch instead of the prediction from now on.

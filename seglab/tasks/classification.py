@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from seglab import visualize
-from seglab.inference import classify
+from seglab.inference import Network, classify
 from seglab.models.image_classifier import ImageClassifier
 from seglab.predictors.categories import CategoryPredictor
 from seglab.tasks.base import Panel, Task
@@ -35,23 +35,8 @@ class Classification(Task):
     def target(self, batch: Batch) -> None:
         return None
 
-    def score(self, batch: Batch, observed: frozenset[str]) -> Evaluated:
-        image = self.model.normalise(batch.image)
-        passes: list[dict[str, Tensor]] = []
-
-        def network(view: Tensor) -> Tensor:
-            output = self.model(view.contiguous(memory_format=self.memory_format), wanted=observed)
-            found = {branch: output.read(branch) for branch in observed}
-            passes.append({branch: value for branch, value in found.items() if value is not None})
-            return output.logits
-
-        def combine(values: Iterator[Tensor]) -> Tensor:
-            return classify(lambda _: next(values), image, self.protocol)
-
-        scores = classify(network, image, self.protocol)
-        # The losses are those of the image as it is.
-        output = self.output(batch, observed)
-        return Evaluated(batch=batch, scores=scores, output=output, passes=tuple(passes), combine=combine)
+    def infer(self, network: Network, image: Tensor, batch: Batch, target: Tensor | None) -> Tensor:
+        return classify(network, image, self.protocol)
 
     def show(self, seen: Evaluated, index: int, width: int | None = None) -> Panel:
         true, predicted = int(seen.category[index]), int(seen.scores[index].argmax())

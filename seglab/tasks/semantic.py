@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from seglab import visualize
 from seglab.errors import ConfigError
-from seglab.inference import infer
+from seglab.inference import Network, infer
 from seglab.models.segmenter import Segmenter
 from seglab.ops.resize import resize_argmax
 from seglab.predictors.pixels import PixelPredictor
 from seglab.tasks.base import Panel, Task
-from seglab.types import Batch, Evaluated, Output, Score
+from seglab.types import Batch, Evaluated, Score
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,37 +33,11 @@ class Semantic(Task):
     headline: ClassVar[Score] = Score("mIoU", "max", "percent")
     network = Segmenter
     model: Segmenter
-    branch = "logits"
-    """What is scored: the prediction, or the branch that reads the labels (an upper bound, not a result)."""
 
-    def score(self, batch: Batch, observed: frozenset[str]) -> Evaluated:
-        image, size = self.model.normalise(batch.image), batch_size(batch)
-        passes: list[dict[str, Tensor]] = []
-        output: Output | None = None
-        # One view of the whole image is given the label as it is; windows and mirrored views their part of it. These
-        # see other labels: the loss is then that of the image as it is.
-        whole = self.protocol.single_pass and self.protocol.divisor_mode == "resize"
-        wanted = observed | {self.branch}
-        shown = self.shows_target or bool(wanted & self.model.label_branches)
-
-        def network(view: Tensor, label: Tensor | None = batch.label if whole and shown else None) -> Tensor:
-            nonlocal output
-            view = view.contiguous(memory_format=self.memory_format)
-            output = self.model(view, label, wanted=(self.wanted if whole else frozenset()) | observed)
-            found = {branch: output.read(branch) for branch in observed}
-            passes.append({branch: value for branch, value in found.items() if value is not None})
-            scores = output.read(self.branch)
-            assert scores is not None
-            return scores
-
-        scores = infer(network, image, self.protocol, size, batch.label if shown and not whole else None)
-        if output is None or not whole:
-            output = self.output(batch, observed)
-
-        def combine(values: Iterator[Tensor]) -> Tensor:
-            return infer(lambda _: next(values), image, self.protocol, size)
-
-        return Evaluated(batch=batch, scores=scores, output=output, passes=tuple(passes), combine=combine)
+    def infer(self, network: Network, image: Tensor, batch: Batch, target: Tensor | None) -> Tensor:
+        # Compared at the labels' size, which may not be the image's.
+        shown = batch.image if batch.label is None else batch.label
+        return infer(network, image, self.protocol, (shown.shape[-2], shown.shape[-1]), target)
 
     def scored(self, branch: str) -> None:
         kind = type(self.model.classifier).__name__
@@ -102,9 +76,3 @@ class Semantic(Task):
     @classmethod
     def predictor(cls, opened: Opened) -> Predictor:
         return PixelPredictor(opened)
-
-
-def batch_size(batch: Batch) -> tuple[int, int]:
-    """(height, width) at which a batch's prediction is compared."""
-    shown = batch.image if batch.label is None else batch.label
-    return shown.shape[-2], shown.shape[-1]
