@@ -18,7 +18,7 @@ GROUPS = ("data", "backbone", "decoder", "classifier")
 
 
 @dataclass(frozen=True)
-class Job:
+class RunLabels:
     """One run, as a list of runs should show it."""
 
     choices: dict[str, str]
@@ -41,7 +41,7 @@ class Job:
         return found | {f"factors/{key.replace('.', '/')}": value for key, value in self.factors.items()}
 
 
-def describe(run_dir: str | Path) -> Job:
+def describe(run_dir: str | Path) -> RunLabels:
     """The job whose folder this is, as far as Hydra and the sweep's folder know it."""
     folder = Path(run_dir).resolve()
     choices, swept = hydra_choices()
@@ -49,7 +49,7 @@ def describe(run_dir: str | Path) -> Job:
     labels = [choices[key] for key in GROUPS if key in choices]
     ablation, experiment = choices.get("ablation"), choices.get("experiment")
     by_time = re.match(r"\d{8}-\d{6}", folder.name)
-    return Job(
+    return RunLabels(
         choices=choices,
         factors=factors,
         name=record.label(factors) if factors else "/".join(folder.parts[-2:]) if by_time else folder.name,

@@ -41,7 +41,7 @@ class Wandb(WandbLogger):
 
     Args:
         mode: ``auto`` is online where an API key is known, else offline. A server that does not answer means offline.
-        name, group, job_type, tags: where null, see :class:`seglab.loggers.job.Job`.
+        name, group, job_type, tags: where null, see :class:`seglab.loggers.job.RunLabels`.
         checkpoints: which become artefacts when training ends: none, best, last or all.
         timeout: seconds to wait for the server, at the start and at the end.
     """

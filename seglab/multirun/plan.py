@@ -44,7 +44,7 @@ class Job:
     def name(self) -> str:
         """The folder: choices, and a hash of the resolved configuration."""
         choices = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.factors.items())
-        return f"{folder_name(choices)}-{fingerprint(self.config)}"
+        return f"{safe_name(choices)}-{fingerprint(self.config)}"
 
 
 @dataclass(frozen=True)
@@ -167,18 +167,18 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """Eight hex digits of what a run computes: not of where it logs to or how many processes load its data."""
     kept = {key: value for key, value in config.items() if key not in record.WITHOUT_EFFECT}
     kept["data"] = {key: value for key, value in config["data"].items() if key not in record.WITHOUT_EFFECT_ON_DATA}
-    return digest(kept)
+    return config_hash(kept)
 
 
-def digest(value: Any) -> str:
+def config_hash(value: Any) -> str:
     """Eight hex digits of plain containers."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def folder_name(text: str, longest: int = 100) -> str:
+def safe_name(text: str, longest: int = 100) -> str:
     """Text as a part of a folder's name that needs no quoting."""
     name = re.sub(r"[^\w=,.+-]+", "_", text).strip("_.") or "job"
-    return name if len(name) <= longest else f"{name[: longest - 9]}-{digest(name)}"
+    return name if len(name) <= longest else f"{name[: longest - 9]}-{config_hash(name)}"
 
 
 def sweep_name(axes: Axes, params: Mapping[str, Any], ablation: str | None, data: str) -> str:
@@ -191,4 +191,4 @@ def sweep_name(axes: Axes, params: Mapping[str, Any], ablation: str | None, data
     parts += [key.lstrip("+").rsplit(".", 1)[-1] for key in extra] or ([] if ablation else ["seeds"])
     ignored = ("seed=", "resume=", "logger=", "logger.", "sweep.", "ablation=", "data=", "launcher=")
     fixed = sorted(override for override in axes.fixed if not override.lstrip("+~").startswith(ignored))
-    return folder_name("+".join(parts)) + f"-{data}" + (f"-{digest(fixed)}" if fixed else "")
+    return safe_name("+".join(parts)) + f"-{data}" + (f"-{config_hash(fixed)}" if fixed else "")

@@ -284,11 +284,11 @@ def proceed(
     waiting = [trial for trial in unfinished(study) if not settled(trial)]
     waiting = [trial for trial in waiting if record.state(this.run_dir(trial)) != "running"]
     # A search in which nothing has worked has not begun: its failures do not count.
-    forgiven = 0 if succeeded(study) else len(study.get_trials(deepcopy=False)) - len(unfinished(study))
+    uncounted = 0 if succeeded(study) else len(study.get_trials(deepcopy=False)) - len(unfinished(study))
     trials = this.settings["trials"]
     while True:
         batch, waiting = waiting[:parallel], waiting[parallel:]
-        while len(batch) < parallel and (number := len(study.get_trials(deepcopy=False))) - forgiven < trials:
+        while len(batch) < parallel and (number := len(study.get_trials(deepcopy=False))) - uncounted < trials:
             study.sampler = sampler(this.settings["sampler"], number)
             study.ask(this.space.distributions)
             batch.append(study.get_trials(deepcopy=False)[number])

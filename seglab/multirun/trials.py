@@ -33,7 +33,7 @@ class Search:
         """A trial's run folder: ``trial=007,lr=0.00316,tau=15``."""
         values = self.space.values(trial.params).items()
         choices = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in values)
-        return plan.folder_name(f"trial={trial.number:03d},{choices}")
+        return plan.safe_name(f"trial={trial.number:03d},{choices}")
 
     def run_dir(self, trial: FrozenTrial) -> Path:
         """Where a trial's run is."""

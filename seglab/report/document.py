@@ -71,13 +71,13 @@ def write(table: Table, plots: Sequence[Path], path: Path) -> None:
         "title": escape(table.sweep.title), "lead": lead(table), "facts": facts(table),
         "sections": "\n".join(filter(None, sections)),
         "footer": f"seglab {escape(__version__)}: python -m seglab.report {escape(str(table.sweep.folder))}",
-        "style": css, "style_hash": digest(css), "script": js, "script_hash": digest(js),
+        "style": css, "style_hash": csp_hash(css), "script": js, "script_hash": csp_hash(js),
     }  # fmt: skip
     page = resources.files("seglab.report").joinpath("document.html").read_text("utf-8")
     atomic.write_text(Path(path), re.sub(r"@(\w+)@", lambda match: parts[match[1]], page))  # once: what is put in stays
 
 
-def digest(text: str) -> str:
+def csp_hash(text: str) -> str:
     """What a Content-Security-Policy knows an inline script or style by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 

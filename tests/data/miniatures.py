@@ -30,7 +30,7 @@ class Miniature:
 
 
 def image(path: Path, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
-    """A picture of random blocks."""
+    """An image of random blocks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     blocks = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     Image.fromarray(blocks).resize((size[1], size[0]), Image.Resampling.NEAREST).save(path)

@@ -149,10 +149,10 @@ def test_an_unknown_level_is_a_configuration_error(root):
 def test_with_exif_applied_image_and_label_turn_together(root):
     exif = Image.Exif()
     exif[io.ORIENTATION] = 6
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[:, :32] = 255
-    Image.fromarray(picture).save(root / "train" / "images" / "0001TP_000000.jpg", exif=exif, quality=100)
-    Image.fromarray((picture[..., 0] == 0).astype(np.uint8)).save(root / "train" / "labels" / "0001TP_000000.png")
+    shown = np.zeros((32, 64, 3), np.uint8)
+    shown[:, :32] = 255
+    Image.fromarray(shown).save(root / "train" / "images" / "0001TP_000000.jpg", exif=exif, quality=100)
+    Image.fromarray((shown[..., 0] == 0).astype(np.uint8)).save(root / "train" / "labels" / "0001TP_000000.png")
     stored, turned = (camvid(root, exif=exif).read("train", 0) for exif in ("ignore", "apply"))
     assert stored.label.shape == (32, 64)
     assert turned.label.shape == turned.image.shape[:2] == (64, 32)

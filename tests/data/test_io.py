@@ -79,10 +79,10 @@ def test_a_jpeg_label_is_refused(tmp_path):
 
 
 def test_every_kind_of_image_becomes_rgb(tmp_path, caplog):
-    picture = Image.fromarray(RGB)
+    shown = Image.fromarray(RGB)
     for mode in ("L", "LA", "RGBA", "P", "CMYK", "1"):
         path = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
-        picture.convert(mode).save(path)
+        shown.convert(mode).save(path)
         array = io.read_image(str(path))
         assert array.shape == (2, 4, 3)
         assert array.dtype == np.uint8

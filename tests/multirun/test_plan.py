@@ -66,11 +66,11 @@ def test_one_seed_and_several_seeds_share_the_folder_of_the_common_one():
 
 
 def test_long_and_odd_choices_make_a_legal_name():
-    name = plan.folder_name("a=/x y/'z'," + "b" * 300)
+    name = plan.safe_name("a=/x y/'z'," + "b" * 300)
     assert len(name) <= 100
     assert "/" not in name
     assert " " not in name
-    assert plan.folder_name("b" * 300) != plan.folder_name("b" * 301)
+    assert plan.safe_name("b" * 300) != plan.safe_name("b" * 301)
 
 
 def test_the_sweeps_folder_is_the_same_for_more_seeds_and_values_and_another_for_another_question():

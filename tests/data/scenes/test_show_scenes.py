@@ -17,6 +17,6 @@ def test_the_contact_sheet_shows_image_label_instance_and_depth_and_the_speed_is
     options = f"--output {sheet} --count 3 --columns 2 --frames 2 --size 32 48 --time 4"
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options.split()])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    with Image.open(sheet) as picture:
-        assert picture.size == (2 * 4 * 48, 2 * 2 * 32)
+    with Image.open(sheet) as shown:
+        assert shown.size == (2 * 4 * 48, 2 * 2 * 32)
     assert "images/s at 32x48" in capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_names_follow_the_lengths_and_a_missing_length_is_zero() -> None:
     check.run(source, "train")
 
 
-def test_the_fingerprint_changes_with_what_the_pictures_depend_on() -> None:
+def test_the_fingerprint_changes_with_what_the_images_depend_on() -> None:
     prints = [scenes(**change).fingerprint("val") for change in ({}, {"seed": 3}, {"noise": 0.0}, {"variation": 0.5})]
     assert len(set(prints)) == 4
     assert prints[0] == scenes().fingerprint("val")
