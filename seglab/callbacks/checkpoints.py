@@ -152,8 +152,8 @@ class Checkpoints(Checkpoint, OfTraining):
         self.saved_step = trainer.global_step
 
 
-def monitored(known: Known, monitor: str, mode: str | None) -> Score:
-    """The score that a monitored key is of.
+def monitored(known: Known, monitor: str, mode: str | None, callback: str = "callbacks.checkpoints") -> Score:
+    """The score that a monitored key is of; ``callback`` is the key of what monitors it.
 
     Raises:
         ConfigError: the mode contradicts it, or is missing where nothing is known of the key.
@@ -163,14 +163,14 @@ def monitored(known: Known, monitor: str, mode: str | None) -> Score:
         if mode not in (None, score.direction):
             better = "less" if score.lower else "more"
             raise ConfigError(
-                f"callbacks.checkpoints.mode={mode} of {monitor} would keep the worst: {better} of {score.name} is "
-                f"better — set callbacks.checkpoints.mode={score.direction}, or null"
+                f"{callback}.mode={mode} of {monitor} would keep the worst: {better} of {score.name} is better — set "
+                f"{callback}.mode={score.direction}, or null"
             )
         return score
     if mode is None:
         raise ConfigError(
-            f"callbacks.checkpoints.monitor={monitor}: whether more or less of it is better is not known — set "
-            "callbacks.checkpoints.mode=max or min, or monitor one of "
+            f"{callback}.monitor={monitor}: whether more or less of it is better is not known — set "
+            f"{callback}.mode=max or min, or monitor one of "
             f"{', '.join(f'val/{name}' for name in sorted(known.scores))}"
         )
     return Score(name_of(monitor), "min" if mode == "min" else "max")
