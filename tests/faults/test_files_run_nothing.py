@@ -364,3 +364,13 @@ def test_torch_load_yaml_and_pickle_are_called_in_their_rooms_only():
         assert found == rooms_of, call
     for path, text in sources.items():
         assert text.count("torch.load(") == text.count("weights_only=True") if "torch.load(" in text else True, path
+
+
+def test_a_network_that_a_training_term_would_open_is_left_out_unread(good, marker, tmp_path):
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    opens = {"_target_": "os.mkdir", "_partial_": True, "path": str(marker)}
+    config["loss"]["teacher"] = {"_target_": "seglab.losses.TeacherDistillation", "network": opens}
+    path = written(good[0], config, tmp_path / "evil", False)
+    for entry in ("load", "export", "evaluate"):
+        ENTRIES[entry](path, good, tmp_path / entry)
+    assert not marker.exists()
