@@ -115,12 +115,13 @@ def impossible(metrics: Mapping[str, Any], known: Known = EARLIER) -> str | None
     """
     for key, value in metrics.items():
         score, name = known.find(key), name_of(key)
-        several = score is not None and isinstance(value, list)  # one for each class
+        # One for each class; what the run is about is one number.
+        several = score is not None and score != known.headline and isinstance(value, list)
         for each in value if several else [value]:
             if each is None:
                 continue
             fine = is_number(each)
-            lowest = -1 if name in DIFFERENCES else 0
+            lowest = -1 if score is not None and score.name in DIFFERENCES else 0
             if score is not None and score.percent and not (fine and lowest <= each <= 1):
                 what = f"{'holds' if several else 'is'} {shown(each)}"
                 return f"{key} {what} — expected a fraction from {lowest} to 1"

@@ -350,13 +350,13 @@ def test_a_full_disk_ends_the_run_at_once_and_keeps_what_is_there(run, seen, mon
 
 
 def test_a_disk_that_has_become_read_only_is_not_tried_image_by_image(run, seen, monkeypatch):
-    from seglab import predictions
+    from seglab.predictors import folder
 
     def refused(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(visualize, "save", refused)
-    monkeypatch.setattr(predictions.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(folder.tempfile, "TemporaryFile", refused)
     with pytest.raises(atomic.Unwritable, match=r"cannot be written \(Read-only"):
         run("write=[index]")
     assert len(seen.widths) == 1
