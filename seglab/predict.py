@@ -25,6 +25,8 @@ from seglab.errors import ConfigError, DataError, UserError
 from seglab.predictors.folder import Entry, PredictionFolder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from seglab.predictors.base import Predictor
 
 MOST_UNEXPECTED = 3
@@ -71,52 +73,72 @@ def predict_images(options: Mapping[str, Any]) -> None:
         DiskFull: no space for the rest.
         PartialPrediction: some images could not be predicted.
     """
+    check(options)
+    listed = find_images(Path(options["source"]))
+
+    from seglab import loading
+    from seglab.predictors.base import chosen
+
+    predictor = loading.predictor(options)
+    raw = loading.raw_ids(predictor.description) if options["labels_out"] == "raw" else None
+    writer = predictor.writer(Path(options["output"]), chosen(options["write"], predictor.kinds), raw)
+    folder = PredictionFolder(options["output"], writer)
+    root, images = without_predictions(*listed, writer.places)
+    with stopping():
+        progress = predict_below(root, images, predictor, folder, options)
+    conclude(progress, folder, options)
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse options that cannot be meant, before anything is read."""
     known.check(options, known.PREDICT)
     if options["max_pixels"] is not None:
         within("max_pixels", options["max_pixels"], 1)
     if options["write"] is not None and not options["write"]:
         raise ConfigError("write=[] — expected null for all kinds of files, or the names of some")
-    listed = find_images(Path(options["source"]))
 
-    from rich.console import Console
 
-    from seglab import loading
-    from seglab.predictors.base import chosen
+def predict_below(
+    root: Path, images: Sequence[str], predictor: Predictor, folder: PredictionFolder, options: Mapping[str, Any]
+) -> Outcome:
+    """Predict the images below ``root`` that are not predicted yet, and keep the folder's record."""
     from seglab.runs.signals import Stopped, outcome
 
-    predictor = loading.predictor(options)
-    kinds = chosen(options["write"], predictor.kinds)
-    raw = loading.raw_ids(predictor.description) if options["labels_out"] == "raw" else None
-    writer = predictor.writer(Path(options["output"]), kinds, raw)
-    folder = PredictionFolder(options["output"], writer)
-    root, images = without_predictions(*listed, writer.places)
-    console = Console(soft_wrap=True, markup=False, highlight=False)
-    asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": kinds}
-    with stopping():
-        made_by = {**predictor.identity(), "labels_out": options["labels_out"]}
-        empty = {"images": len(images), "done": 0, "failed": {}}
-        entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
-        for line in said:
-            console.print(printable(line))
-        todo = [each for each in entries if options["overwrite"] or not writer.done(each.name)]
-        progress = Outcome(len(entries), len(entries) - len(todo))
-        if progress.done:
-            console.print(
-                f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)"
-            )
-        try:
-            with closing(track(todo, console)) as tracked:
-                predict_all(tracked, predictor, folder, options, progress)
-            status = "done" if not progress.failed else "partial" if progress.done else "failed"
-        except BaseException as error:
-            status = outcome(error)[0]
-            if isinstance(error, Stopped):
-                console.print(f"{status}: {again(options)} predicts the rest")
-            with suppress(OSError, UserError):  # the reason that we leave for is said
-                folder.finish({**asked, **asdict(progress), "status": status})
-            raise
-        folder.finish({**asked, **asdict(progress), "status": status}, [each.name for each in entries])
-    console.print(printable(f"{progress.done} of {progress.images} images are predicted below {folder.path}"))
+    console = plain_console()
+    made_by = {**predictor.identity(), "labels_out": options["labels_out"]}
+    asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": folder.writer.kinds}
+    empty = {"images": len(images), "done": 0, "failed": {}}
+    entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
+    for line in said:
+        console.print(printable(line))
+    todo = [each for each in entries if options["overwrite"] or not folder.writer.done(each.name)]
+    progress = Outcome(len(entries), len(entries) - len(todo))
+    if progress.done:
+        console.print(f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)")
+    try:
+        with closing(track(todo, console)) as tracked:
+            predict_all(tracked, predictor, folder, options, progress)
+    except BaseException as error:
+        status = outcome(error)[0]
+        if isinstance(error, Stopped):
+            console.print(f"{status}: {again(options)} predicts the rest")
+        with suppress(OSError, UserError):  # the reason that we leave for is said
+            folder.finish({**asked, **asdict(progress), "status": status})
+        raise
+    status = "done" if not progress.failed else "partial" if progress.done else "failed"
+    folder.finish({**asked, **asdict(progress), "status": status}, [each.name for each in entries])
+    return progress
+
+
+def conclude(progress: Outcome, folder: PredictionFolder, options: Mapping[str, Any]) -> None:
+    """Say how it ended.
+
+    Raises:
+        DataError: no image could be predicted.
+        PartialPrediction: some could not.
+    """
+    done = f"{progress.done} of {progress.images} images are predicted below {folder.path}"
+    plain_console().print(printable(done))
     if progress.failed and not progress.done:
         raise DataError(f"no image could be predicted:{progress.listed()}")
     if progress.failed:
@@ -124,6 +146,13 @@ def predict_images(options: Mapping[str, Any]) -> None:
             f"{len(progress.failed)} of {progress.images} images could not be predicted and were left out — "
             f"{folder.path / 'report.json'} names them; {again(options)} tries them again:{progress.listed()}"
         )
+
+
+def plain_console() -> Console:
+    """A console that prints what it is given."""
+    from rich.console import Console
+
+    return Console(soft_wrap=True, markup=False, highlight=False)
 
 
 def predict_all(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOPELESS = 3
+MOST_FAILURES = 3
 """So many failures before anything has succeeded end a search: the mistake is not in the hyper-parameters."""
 
 
@@ -299,8 +299,8 @@ def proceed(
             log.info("trial %d, of %d in all: %s", trial.number, trials, " ".join(this.space.varied(trial.params)))
         errors = launch(batch)
         ended = [settled(trial, error) for trial, error in zip(batch, errors, strict=True)]
-        hopeless = len(failures) >= HOPELESS and not succeeded(study)
-        if not all(ended) or hopeless or (failures and this.about["on_error"] == "stop"):
+        all_failed = len(failures) >= MOST_FAILURES and not succeeded(study)
+        if not all(ended) or all_failed or (failures and this.about["on_error"] == "stop"):
             return failures
 
 

@@ -201,7 +201,7 @@ def test_a_trial_that_ended_unseen_is_told_and_one_that_is_running_elsewhere_is_
 def test_a_search_in_which_nothing_works_ends_early_and_its_failures_do_not_count(tmp_path):
     runs = Runs(tmp_path / "s", *["failed"] * 20, trials=10)
     failures = runs()
-    assert len(failures) == search.HOPELESS
+    assert len(failures) == search.MOST_FAILURES
     with pytest.raises(SweepFailed, match="none came to a result"):
         search.sum_up(runs.search, runs.study, failures, "best/mIoU")
     mended = Runs(tmp_path / "s", trials=3)
