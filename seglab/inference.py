@@ -136,6 +136,14 @@ class Protocol:
         """Whether the network sees each image exactly once, and whole."""
         return self.mode == "whole" and len(self.ratios) == 1 and not self.flip
 
+    def next_size(self, view: Size, result: Size) -> Size:
+        """(height, width) that the logits of a view (or window) are resized to next, of a result of that size.
+
+        What a network can say at any resolution, it is asked for at this one.
+        """
+        padded = self.divisor is not None and self.divisor_mode == "pad"
+        return result if self.mode == "whole" and not padded and not self.through_view else view
+
     def sizes(self, size: Size) -> list[tuple[Size, Size]]:
         """Per ratio: the (height, width) after the keep-ratio resize, and after the divisor.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -219,3 +221,35 @@ def test_a_checkpoint_of_an_earlier_format_is_resumed_evaluated_and_loaded_under
     longer = ["heads=fcn", "trainer.max_steps=3", "trainer.val_check_interval=2", "resume=auto"]
     assert fit(tiny(tmp_path / "run", *longer), tmp_path / "run")["test/mIoU"] is not None
     assert checkpoint.describe(tmp_path / "run/checkpoints/last.ckpt").step == 3
+
+
+class Sized(FPN):
+    """A decoder that remembers at which sizes it was asked."""
+
+    asked: ClassVar[list] = []
+
+    def forward(self, maps, wanted=frozenset(), size=None):
+        self.asked.append(size)
+        return super().forward(maps, wanted, size)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        ([], (90, 120)),  # the label's
+        (["evaluation.flip=true"], (90, 120)),
+        (["evaluation.long_short=[80,60]"], (90, 120)),
+        (["evaluation.long_short=[80,60]", "evaluation.through_view=true"], (60, 60)),
+        (["evaluation.divisor=32", "evaluation.divisor_mode=pad"], (64, 64)),
+        (["evaluation.mode=slide", "evaluation.window=[40,48]", "evaluation.stride=[24,16]"], (40, 48)),
+    ],
+)
+def test_a_decoder_is_asked_at_the_size_that_its_logits_are_resized_to_next(compose, protocol, expected):
+    made = module(compose, f"decoder._target_={__name__}.Sized", *protocol, probe=False).eval()
+    Sized.asked.clear()
+    batch = Batch(image=IMAGE, names=("a", "b"), label=torch.zeros(2, 90, 120, dtype=torch.int64))
+    with torch.no_grad():
+        made.score(batch, frozenset())
+    assert Sized.asked[0] == expected
+    made.losses(batch, 0)
+    assert Sized.asked[-1] == (90, 120)

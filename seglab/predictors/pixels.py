@@ -18,7 +18,7 @@ import torch
 from seglab import visualize
 from seglab.data.spec import DatasetSpec
 from seglab.errors import DataError
-from seglab.inference import infer
+from seglab.inference import height_width, infer
 from seglab.ops.resize import resize_argmax
 from seglab.predictors.base import Predictor, Writer, tensor
 from seglab.types import Size
@@ -37,7 +37,12 @@ class PixelPredictor(Predictor):
         size = (image.shape[0], image.shape[1])
         with torch.inference_mode():
             shown = self.model.normalise(tensor(image, self.device))
-            scores = infer(lambda view: self.model(view).logits, shown, self.protocol, size)
+
+            def network(view: torch.Tensor) -> torch.Tensor:
+                output = self.model(view, size=self.protocol.next_size(height_width(view), size))
+                return output.logits
+
+            scores = infer(network, shown, self.protocol, size)
             return resize_argmax(scores, size)[0].cpu().numpy().astype(np.uint8)
 
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> PixelWriter:

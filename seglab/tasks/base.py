@@ -18,12 +18,12 @@ from torchmetrics import MeanMetric
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
 from seglab.heads.base import Head
-from seglab.inference import Network
+from seglab.inference import Network, height_width
 from seglab.inference import Protocol as TestProtocol
 from seglab.losses.base import Criterion, Losses
 from seglab.metrics.base import Metric
 from seglab.models.base import FEATURE, Composed, Model
-from seglab.types import Batch, Evaluated, Output, Score
+from seglab.types import Batch, Evaluated, Output, Score, Size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -137,7 +137,8 @@ class Task(nn.Module):
         """
         image = batch.image.contiguous(memory_format=self.memory_format)
         network = self.model if compiled else self.model.forward
-        return network(image, self.target(batch) if self.shows_target else None, wanted=self.wanted | wanted)
+        target = self.target(batch) if self.shows_target else None
+        return network(image, target, wanted=self.wanted | wanted, size=result_size(batch))
 
     def losses(self, batch: Batch, step: int) -> Losses:
         """The loss terms of a training batch at an optimiser step.
@@ -193,7 +194,8 @@ class Task(nn.Module):
         def network(view: Tensor, shown: Tensor | None = target if whole else None) -> Tensor:
             nonlocal output
             view = view.contiguous(memory_format=self.memory_format)
-            output = self.model(view, shown, wanted=(self.wanted if whole else frozenset()) | observed)
+            size = self.protocol.next_size(height_width(view), result_size(batch))
+            output = self.model(view, shown, wanted=(self.wanted if whole else frozenset()) | observed, size=size)
             found = {branch: output.read(branch) for branch in observed}
             passes.append({branch: value for branch, value in found.items() if value is not None})
             scores = output.read(self.branch)
@@ -287,3 +289,8 @@ class Task(nn.Module):
             {"class": name, **{key: value[k] for key, value in lists.items()}}
             for k, name in enumerate(self.spec.classes)
         ]
+
+
+def result_size(batch: Batch) -> Size:
+    """(height, width) at which a batch's prediction is compared: the label map's, which may not be the image's."""
+    return height_width(batch.image if batch.label is None else batch.label)

@@ -14,7 +14,7 @@ from seglab.inference import Network, infer
 from seglab.models.segmenter import Segmenter
 from seglab.ops.resize import resize_argmax
 from seglab.predictors.pixels import PixelPredictor
-from seglab.tasks.base import Panel, Task
+from seglab.tasks.base import Panel, Task, result_size
 from seglab.types import Batch, Evaluated, Score
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ class Semantic(Task):
     model: Segmenter
 
     def infer(self, network: Network, image: Tensor, batch: Batch, target: Tensor | None) -> Tensor:
-        # Compared at the labels' size, which may not be the image's.
-        shown = batch.image if batch.label is None else batch.label
-        return infer(network, image, self.protocol, (shown.shape[-2], shown.shape[-1]), target)
+        return infer(network, image, self.protocol, result_size(batch), target)
 
     def scored(self, branch: str) -> None:
         kind = type(self.model.classifier).__name__

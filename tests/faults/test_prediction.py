@@ -54,11 +54,11 @@ def seen(monkeypatch):
     found = SimpleNamespace(widths=[], error=None, everywhere=False)
     forward = Segmenter.forward
 
-    def spied(self, image, target=None):
+    def spied(self, image, target=None, **named):
         found.widths.append(image.shape[-1])
         if found.error is not None and (found.everywhere or image.shape[-1] == 43):
             raise found.error
-        return forward(self, image, target)
+        return forward(self, image, target, **named)
 
     monkeypatch.setattr(Segmenter, "forward", spied)
     return found
@@ -312,10 +312,10 @@ def test_a_signal_ends_the_run_in_order(run, report, monkeypatch, number, status
     handler = signal.getsignal(getattr(signal, number))
     forward = Segmenter.forward
 
-    def signalled(self, image, target=None):
+    def signalled(self, image, target=None, **named):
         if image.shape[-1] == 43:
             os.kill(os.getpid(), getattr(signal, number))
-        return forward(self, image, target)
+        return forward(self, image, target, **named)
 
     monkeypatch.setattr(Segmenter, "forward", signalled)
     with pytest.raises(Stopped) as left:
