@@ -95,14 +95,9 @@ class Task(nn.Module):
         self.protocol = protocol
         self.spec = spec
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.compiled = compile
-        self.use(criterion)
         self.model.to(memory_format=self.memory_format)
         if compile:
             self.model.compile()
-
-    def use(self, criterion: Criterion | None) -> None:
-        """Take these loss terms; what they read is fixed here, once (a set made in a step would break a graph)."""
         self.criterion = criterion
         self.evaluated = criterion.of_evaluation() if criterion else []
         """The loss terms that are computed in an evaluation."""
