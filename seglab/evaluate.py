@@ -84,6 +84,12 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     data = build.build_data(config, kind.NEEDS)
     check_data(data, stored, options)
     metrics = build.build_metrics(config, data.spec.num_classes)
+    given = {score.name for metric in metrics.values() for score in metric.scores}
+    if kind.headline.name not in given:
+        raise ConfigError(
+            f"metrics= gives {', '.join(sorted(given)) or 'nothing'} — expected {kind.headline.name} among them, which "
+            f"{kind.__name__} is about; choose other metrics="
+        )
     task = loading.opened(tensors, stored, options["trust"], criterion, metrics, config).task
     task.spec = data.spec  # the data's own names
     if options["oracle"]:

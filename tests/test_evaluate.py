@@ -281,3 +281,8 @@ def test_callbacks_for_insight_look_at_a_checkpoint(saved, score, root, tmp_path
     assert {"context_gap_test.csv", "tau_calibration_test.png", "prototypes_test.png"} <= written
     assert any(name.startswith("projection_test") for name in written)
     assert not (tmp_path / "evaluated/checkpoints").exists()
+
+
+def test_metrics_without_the_headline_are_refused_before_anything_is_evaluated(saved, score):
+    with pytest.raises(ConfigError, match=r"metrics= gives BoundaryIoU, ECE, NLL, mBoundaryIoU .*expected mIoU"):
+        score(saved(), "metrics=full", "metrics.confusion=null")
