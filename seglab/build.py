@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from seglab.heads.base import Head
     from seglab.metrics.base import Metric
     from seglab.module import TrainingModule
+    from seglab.predictors.refine import Refinement
     from seglab.types import Batch
 
 Config = Mapping[str, Any]
@@ -267,6 +268,11 @@ def build_metrics(cfg: Config, num_classes: int) -> dict[str, Any]:
         for name, node in cfg["metrics"].items()
         if node is not None
     }
+
+
+def build_refinement(node: Config) -> Refinement | None:
+    """What ``predictor=`` makes of the frames of videos; None where every image is by itself."""
+    return None if node["refine"] is None else instantiate(node["refine"], "predictor.refine")
 
 
 PROBE = 64

@@ -92,6 +92,10 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
         )
     task = loading.opened(tensors, stored, options["trust"], criterion, metrics, config).task
     task.spec = data.spec  # the data's own names
+    task.refinement = build.build_refinement(options["predictor"])
+    data.in_sequences = task.refinement is not None
+    if task.refinement is not None and task.refinement.adapts:
+        config["trainer"]["inference_mode"] = False
     if options["oracle"]:
         task.scored("oracle")
     module = build.build_module(config, task)
@@ -218,7 +222,7 @@ def report(
     about = {
         "ckpt": str(stored.path), "step": stored.step, "dataset": task.spec.name, "split": options["split"],
         "uses_labels": bool(options["oracle"]), "whole_split": part is None, "protocol": asdict(task.protocol),
-        "names": list(task.spec.classes),
+        "predictor": options["predictor"], "names": list(task.spec.classes),
     }  # fmt: skip
     scores = {"split": own, **{name: value for name, value in results.values.items() if name != "matrix"}}
     found = {f"{split}/{name}": value for name, value in {**logged, **scores}.items()}

@@ -142,7 +142,8 @@ def predictor(options: Mapping[str, Any]) -> Predictor:
     loaded = load(options["ckpt"], device, options["trust"], options["allow_nonfinite"])
     stored = loaded.description.config["evaluation"] if options["protocol"] == "stored" else {}
     protocol = Protocol.of(stored, options["evaluation"])
-    opened = Opened(loaded.model, loaded.task.PARTS, loaded.spec, loaded.description, protocol, device)
+    refinement = build.build_refinement(options["predictor"])
+    opened = Opened(loaded.model, loaded.task.PARTS, loaded.spec, loaded.description, protocol, device, refinement)
     return loaded.task.predictor(opened)
 
 

@@ -19,7 +19,7 @@ TRAIN: dict[str, Any] = {
     "allow_nonfinite": bool, "test": Literal["last", "best"] | None,
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
-    **dict.fromkeys(("evaluation", "data", "trainer"), Node),
+    **dict.fromkeys(("evaluation", "data", "trainer", "predictor"), Node),
     **dict.fromkeys(("metrics", "callbacks"), Node | None),
     "ckpt": str, "split": str, "output": str, "oracle": bool, "images": int,
     "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
@@ -28,7 +28,7 @@ EVALUATE: dict[str, Any] = {
 PREDICT: dict[str, Any] = {
     "ckpt": str, "source": str, "output": str, "write": list[str] | None,
     "labels_out": Literal["train", "raw"], "overwrite": bool, "device": str, "trust": bool, "allow_nonfinite": bool,
-    "max_pixels": int | None, "protocol": Literal["stored", "plain"], "evaluation": Node,
+    "max_pixels": int | None, "protocol": Literal["stored", "plain"], "evaluation": Node, "predictor": Node,
 }  # fmt: skip
 EXPORT: dict[str, Any] = {"ckpt": str, "output": str, "trust": bool, "allow_nonfinite": bool}
 LARGEST_SEED = 2**32 - 1

@@ -105,7 +105,7 @@ def predict_below(
     from seglab.runs.signals import Stopped, outcome
 
     console = plain_console()
-    made_by = {**predictor.identity(), "labels_out": options["labels_out"]}
+    made_by = {**predictor.identity(), "predictor": options["predictor"], "labels_out": options["labels_out"]}
     asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": folder.writer.kinds}
     empty = {"images": len(images), "done": 0, "failed": {}}
     entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
@@ -113,6 +113,9 @@ def predict_below(
         console.print(printable(line))
     todo = [each for each in entries if options["overwrite"] or not folder.writer.done(each.name)]
     progress = Outcome(len(entries), len(entries) - len(todo))
+    if predictor.refinement is not None:
+        todo = whole_sequences(todo, entries)
+        progress.done = len(entries) - len(todo)
     if progress.done:
         console.print(f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)")
     try:
@@ -128,6 +131,14 @@ def predict_below(
     status = "done" if not progress.failed else "partial" if progress.done else "failed"
     folder.finish({**asked, **asdict(progress), "status": status}, [each.name for each in entries])
     return progress
+
+
+def whole_sequences(todo: Iterable[Entry], entries: Sequence[Entry]) -> list[Entry]:
+    """All frames, in order, of the sequences of which some are to be predicted: each needs those before it."""
+    from seglab.data.listing import natural
+
+    begun = {each.sequence for each in todo}
+    return sorted((each for each in entries if each.sequence in begun), key=lambda each: natural(each.name))
 
 
 def conclude(progress: Outcome, folder: PredictionFolder, options: Mapping[str, Any]) -> None:
@@ -218,7 +229,7 @@ def predict_one(entry: Entry, predictor: Predictor, folder: PredictionFolder, li
     image = read_image(str(entry.image), limit or MAX_PIXELS, limit="max_pixels")
     if limit is None:
         predictor.check((image.shape[0], image.shape[1]))
-    prediction = predictor(image)
+    prediction = predictor(image, entry.sequence)
     try:
         folder.writer.add(entry.name, image, prediction)
     except atomic.DiskFull:

@@ -37,6 +37,8 @@ class Batch:
     """[B, H, W] int64 train ids, ``IGNORE`` where void."""
     category: Tensor | None = None
     """[B] int64 class of the whole image."""
+    sequence: tuple[str, ...] | None = None
+    """In evaluation: the video that each image is a frame of, where the data set has videos."""
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -108,7 +110,8 @@ class Evaluated:
     passes: tuple[Mapping[str, Tensor], ...] = ()
     """The branches that a callback asked for, of every pass of the network (windows, views), in their order."""
     combine: Callable[[Iterator[Tensor]], Tensor] | None = None
-    """Makes scores of one tensor of each pass, as the protocol says; the network is not run again."""
+    """Makes scores of one tensor of each pass, as the protocol says, of every image by itself; the network is not run
+    again."""
 
     @property
     def label(self) -> Tensor:

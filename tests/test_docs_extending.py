@@ -18,6 +18,7 @@ from seglab.types import IGNORE, Batch, Evaluated, Output
 from tests.commands import Done, run
 from tests.conftest import SMALL_NET, TINY
 from tests.pages import ROOT, commands, files
+from tests.predicting import network, photograph
 
 PAGES = {path.stem: path for path in (ROOT / "docs/extending").glob("*.md") if path.stem != "README"}
 
@@ -60,10 +61,10 @@ def stored(project: Path) -> dict[str, torch.Tensor]:
 
 
 def test_every_page_has_a_file_of_each_kind_and_a_command():
-    assert PAGES.keys() >= {"classifier", "decoder", "head", "loss", "metric", "dataset", "task"}
+    assert PAGES.keys() >= {"classifier", "decoder", "head", "loss", "metric", "dataset", "predictor", "task"}
     for name, page in PAGES.items():
         assert {path.rsplit(".", 1)[1] for path in files(page)} == {"py", "yaml"}, name
-        assert shown(name), name
+        assert commands(page), name
 
 
 def test_a_classifier(project):
@@ -207,3 +208,18 @@ def test_a_task(project):
     again = json.loads((project / "out/metrics.json").read_text())
     assert again["test/presence_error"] == pytest.approx(found["test/presence_error"])
     assert len(list((project / "out/images").rglob("*.png"))) == 1
+
+
+def test_a_predictor(project):
+    """It adapts to each video anew, and moves the predictions to the classes that are certain already."""
+    network(project / "RUN")
+    for path in ("a/f0.png", "a/f1.png", "b/f0.png"):
+        photograph(project / "videos" / path)
+    execute(
+        project, *shown("predictor", "seglab.predict"), "trust=true", "predictor.refine.lr=50", module="seglab.predict"
+    )
+    first, second, other = (
+        np.array(Image.open(project / f"predicted/index/{name}.png")) for name in ("a/f0", "a/f1", "b/f0")
+    )
+    assert (first == other).all()
+    assert (first != second).any(), "the same image, after one step"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ import torch
 from PIL import Image
 
 import seglab
-from seglab import build, checkpoint, evaluate
+from seglab import build, checkpoint, evaluate, predict
 from seglab.errors import CheckpointError, ConfigError, DataError
 from seglab.scores import Known, Score
 from seglab.types import IGNORE
+from tests.conftest import TINY, options
 
 NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
 SIZES = [(33, 47), (40, 40), (29, 64)]
@@ -62,6 +64,19 @@ def score(tmp_path, compose):
         return evaluate.score(compose("evaluate", [*common, *overrides]))
 
     return run
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A folder data set of two videos a split; the frames are not in the order of their names' characters."""
+    folder, generator = tmp_path / "videos", np.random.default_rng(0)
+    for split, name, frame in product(("train", "val"), ("a", "b"), ("f8", "f9", "f10")):
+        for kind, high, shape in (("images", 255, (32, 48, 3)), ("labels", 3, (32, 48))):
+            (folder / kind / split / name).mkdir(parents=True, exist_ok=True)
+            values = generator.integers(0, high, shape).astype(np.uint8)
+            Image.fromarray(values).save(folder / kind / split / name / f"{frame}.png")
+    (folder / "classes.txt").write_text("red\ngreen\nblue\n")
+    return folder
 
 
 def by_hand(ckpt, root, branch: str = "logits") -> float:
@@ -286,3 +301,40 @@ def test_callbacks_for_insight_look_at_a_checkpoint(saved, score, root, tmp_path
 def test_metrics_without_the_headline_are_refused_before_anything_is_evaluated(saved, score):
     with pytest.raises(ConfigError, match=r"metrics= gives BoundaryIoU, ECE, NLL, mBoundaryIoU .*expected mIoU"):
         score(saved(), "metrics=full", "metrics.confusion=null")
+
+
+@pytest.mark.parametrize("predictor", options("predictor"))
+def test_every_predictor_scores_the_files_that_it_writes(saved, score, compose, videos, tmp_path, predictor):
+    ckpt = saved(f"data.root={videos}")
+    found = score(ckpt, f"predictor={predictor}", "metrics=default", "data.eval_batch_size=4")
+    about = json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert about["predictor"] == compose("evaluate", ["ckpt=x", f"predictor={predictor}"])["predictor"]
+
+    written = predictions(compose, ckpt, videos, tmp_path / predictor, f"predictor={predictor}")
+    labels = {name: np.array(Image.open(videos / "labels/val" / name)) for name in written}
+    matrix = sum(
+        np.bincount((labels[name] * 3 + ids).ravel(), minlength=9).reshape(3, 3) for name, ids in written.items()
+    )
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    assert found["mIoU"] == pytest.approx((matrix.diagonal() / union).mean(), abs=1e-12)
+
+
+def test_a_temporal_average_changes_all_frames_but_the_first_of_a_sequence(saved, compose, videos, tmp_path):
+    ckpt = saved(f"data.root={videos}")
+    still = predictions(compose, ckpt, videos, tmp_path / "still")
+    averaged = predictions(compose, ckpt, videos, tmp_path / "averaged", "predictor=temporal_average")
+    same = {name for name in still if (still[name] == averaged[name]).all()}
+    assert same == {"a/f8.png", "b/f8.png"}, "f8 comes before f9 and f10"
+
+
+def test_a_predictor_of_sequences_refuses_data_without_any(saved, score, compose):
+    with pytest.raises(ConfigError, match=r"scenes has no sequences of frames in split `test` .*predictor=still"):
+        score(saved("data=scenes", "data.root=null", "data.splits.test=test", *TINY), "predictor=temporal_average")
+
+
+def predictions(compose, ckpt, videos, output, *overrides: str) -> dict[str, np.ndarray]:
+    """Class ids that ``seglab.predict`` writes of the validation images, by name."""
+    common = [f"ckpt={ckpt}", f"source={videos / 'images/val'}", f"output={output}", "device=cpu", "write=[index]"]
+    predict.predict_images(compose("predict", [*common, *overrides]))
+    files = sorted((output / "index").rglob("*.png"))
+    return {path.relative_to(output / "index").as_posix(): np.array(Image.open(path)) for path in files}

@@ -184,3 +184,35 @@ predict.predict_images(cli.compose("predict", ["ckpt={ckpt}", "source={source}",
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     assert "index/a.png" in files(out)
+
+
+def test_an_interrupted_prediction_of_a_video_begins_the_video_again(ckpt, tmp_path):
+    for video, count in {"a": 3, "b": 2}.items():
+        for i in range(count):
+            photograph(tmp_path / f"videos/{video}/f{i}.png", seed=10 * i)
+    run = runner(ckpt, tmp_path / "videos", tmp_path / "out")
+    out = run("predictor=temporal_average", "write=[index]")
+    whole = {name: (out / name).read_bytes() for name in files(out) if name.endswith(".png")}
+    assert whole["index/a/f0.png"] == whole["index/b/f0.png"], "nothing of one video reaches the other"
+    assert whole["index/a/f1.png"] == whole["index/b/f1.png"]
+    still = runner(ckpt, tmp_path / "videos", tmp_path / "still")("write=[index]")
+    assert (still / "index/a/f0.png").read_bytes() == whole["index/a/f0.png"]
+    assert (still / "index/a/f2.png").read_bytes() != whole["index/a/f2.png"]
+
+    (out / "index/a/f2.png").unlink()
+    other = (out / "index/b/f1.png").stat().st_mtime_ns
+    run("predictor=temporal_average", "write=[index]")
+    assert {name: (out / name).read_bytes() for name in whole} == whole
+    assert (out / "index/b/f1.png").stat().st_mtime_ns == other, "a whole video is left alone"
+    report = json.loads((out / "report.json").read_text())
+    assert (report["images"], report["done"], report["status"]) == (5, 5, "done")
+    with pytest.raises(ConfigError, match=r'predictor=\{"refine": \{.*TemporalAverage.* \(now \{"refine": null\}\)'):
+        run("write=[index]")
+
+
+def test_a_frame_of_another_size_is_named_and_the_video_goes_on(ckpt, tmp_path):
+    for i, size in enumerate([(30, 41), (60, 80), (30, 41)]):
+        photograph(tmp_path / f"video/f{i}.png", seed=i, size=size)
+    with pytest.raises(predict.PartialPrediction, match=r"f1\.png: a frame of the sequence \. has scores of"):
+        runner(ckpt, tmp_path / "video", tmp_path / "out")("predictor=temporal_average")
+    assert [name for name in files(tmp_path / "out") if name.startswith("index")] == ["index/f0.png", "index/f2.png"]

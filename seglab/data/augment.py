@@ -304,7 +304,7 @@ class Augment:
             whole[:] = self.fill
             whole[: size[0], : size[1]] = image
             image = whole
-        made = targets.tensors({name: value for name, value in given.items() if name not in maps})
+        made: dict[str, Any] = dict(targets.tensors({n: value for n, value in given.items() if n not in maps}))
         made |= {name: targets.padded(name, out[_key(name)], height, width) for name in maps}
         return targets.Item(image=targets.planes(image), name=sample.name, **made)
 

@@ -7,14 +7,13 @@ from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import default_collate
 
 from seglab.data.targets import Item
 from seglab.errors import ConfigError, DataError
 from seglab.types import Batch
 
-TENSORS = tuple(f.name for f in fields(Batch) if f.name != "names")
+TENSORS = tuple(f.name for f in fields(Batch) if f.name not in ("names", "sequence"))
 """Fields of a batch that are stacked from the items' fields of the same name."""
 
 
@@ -34,10 +33,11 @@ def stack(items: Sequence[Item]) -> Batch:
     columns = {name: column(items, name) for name in TENSORS}
     # In a worker, default_collate stacks straight into shared memory, where torch.stack would copy once more.
     stacked: dict[str, Any] = {name: default_collate(values) for name, values in columns.items() if values}
-    return Batch(names=tuple(item.name for item in items), **stacked)
+    sequence = tuple(column(items, "sequence")) or None
+    return Batch(names=tuple(item.name for item in items), sequence=sequence, **stacked)
 
 
-def column(items: Sequence[Item], field: str) -> list[Tensor]:
+def column(items: Sequence[Item], field: str) -> list[Any]:
     """One field of all items; empty where none of them has it."""
     values = [getattr(item, field) for item in items]
     there = [value for value in values if value is not None]

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from seglab.checks import one_of, within
 from seglab.data import check as checking
@@ -18,7 +18,8 @@ from seglab.data import workers
 from seglab.data.augment import Augment
 from seglab.data.collate import group, stack
 from seglab.data.items import EvalItems, Item, Items, TrainItems
-from seglab.data.sampler import ShardSampler, StreamSampler
+from seglab.data.listing import natural
+from seglab.data.sampler import SequenceSampler, ShardSampler, StreamSampler
 from seglab.data.source import Source, digest
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
@@ -52,6 +53,8 @@ class DataModule(L.LightningDataModule):
 
     start_step = 0
     """Training batches already consumed; set it before the loader is iterated to resume there."""
+    in_sequences = False
+    """Evaluate sequences frame by frame, each as a whole in one process; otherwise items are dealt one by one."""
 
     def __init__(
         self,
@@ -147,6 +150,8 @@ class DataModule(L.LightningDataModule):
                     f"split `{split}` has {size} items; batch {self.batch_size} x {world_size} devices needs >= "
                     f"{self.batch_size * world_size} — lower data.batch_size or trainer.devices"
                 )
+            if role != "train" and self.in_sequences:
+                self._check_sequences(role, world_size)
             if size < world_size:
                 raise DataError(
                     f"split `{split}` has {size} items, fewer than the {world_size} processes that evaluate it"
@@ -155,6 +160,19 @@ class DataModule(L.LightningDataModule):
             if role == "train" and not self._judged and _first_process():
                 checking.classes(self.source, self.splits[role], tolerant=self.on_corrupt == "skip")
                 self._judged = True
+
+    def _check_sequences(self, role: str, world_size: int) -> None:
+        sequences = self.items(role).sequences
+        if sequences is None:
+            raise ConfigError(
+                f"{self.spec.name} has no sequences of frames in split `{self.split(role)}` — the predictor needs "
+                "videos, as of camvid, or data=folder with a subfolder for each; set predictor=still"
+            )
+        if (count := len(set(sequences))) < world_size:
+            raise DataError(
+                f"split `{self.split(role)}` has {count} sequences, fewer than the {world_size} processes that "
+                "evaluate them — lower trainer.devices"
+            )
 
     def _check(self, role: str) -> None:
         """The slow levels, once and in one process."""
@@ -189,10 +207,14 @@ class DataModule(L.LightningDataModule):
 
     def _eval_dataloader(self, role: str) -> DataLoader[Item]:
         items = self.items(role)
+        sampler: Sampler[int] = ShardSampler(len(items), *self._place())
+        if self.in_sequences and items.sequences is not None:
+            order = sorted(range(len(items)), key=lambda index: natural(items.names[index]))
+            sampler = SequenceSampler(items.sequences, order, *self._place())
         return DataLoader(
             EvalItems(items),
             batch_size=self.eval_batch_size,
-            sampler=ShardSampler(len(items), *self._place()),
+            sampler=sampler,
             collate_fn=group,
             **self._loading(),
         )

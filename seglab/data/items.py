@@ -27,6 +27,11 @@ class Items:
         self.splits = list(splits)
         self.names = [name for split in self.splits for name in source.names(split)]
         self.starts = [0, *accumulate(len(source.names(split)) for split in self.splits)]
+        found = [source.sequences(split) for split in self.splits]
+        named = zip(self.splits, found, strict=True)
+        parts = [[f"{split}/{each}" for each in part] for split, part in named if part is not None]
+        self.sequences = [each for part in parts for each in part] if None not in found else None
+        """The sequence that each item is a frame of; None where a split has none."""
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -112,4 +117,5 @@ class EvalItems(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         sample = self.items.read(index)
         made = targets.tensors(targets.given(sample))
-        return Item(image=targets.planes(sample.image), name=sample.name, **made)
+        sequence = self.items.sequences[index] if self.items.sequences else None
+        return Item(image=targets.planes(sample.image), name=sample.name, sequence=sequence, **made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,11 @@ def repeats(names: Iterable[str]) -> list[str]:
     """Names that occur more than once."""
     seen: set[str] = set()
     return sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+
+
+def natural(path: str) -> list[tuple[int, str]]:
+    """Sorts paths with the numbers in them by value: ``f9`` before ``f10``."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path)]
 
 
 def stem(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -62,6 +62,30 @@ class ShardSampler(Sampler[int]):
 
     def __init__(self, size: int, rank: int = 0, world_size: int = 1) -> None:
         self.indices = range(rank, size, world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class SequenceSampler(Sampler[int]):
+    """Items by whole sequences: every one once over all processes, each sequence's in order and in one process.
+
+    Args:
+        sequences: of each item.
+        order: the items, those of a sequence as they follow one another.
+    """
+
+    def __init__(self, sequences: Sequence[Hashable], order: Sequence[int], rank: int = 0, world_size: int = 1) -> None:
+        frames: dict[Hashable, list[int]] = {}
+        for index in order:
+            frames.setdefault(sequences[index], []).append(index)
+        shares: list[list[int]] = [[] for _ in range(world_size)]
+        for each in sorted(frames.values(), key=len, reverse=True):  # the longest first, to whom has least
+            min(shares, key=len).extend(each)
+        self.indices = shares[rank]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

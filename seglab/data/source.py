@@ -56,6 +56,13 @@ class Source(ABC):
     def read(self, split: str, index: int) -> Sample:
         """Item ``index`` of ``split``; DataError names the file that cannot be used."""
 
+    def sequences(self, split: str) -> list[str] | None:
+        """The video that each item of ``split`` is a frame of, in the items' order; None where images are independent.
+
+        The order of a video's frames is that of their names, numbers in them by value.
+        """
+        return None
+
     def fingerprint(self, split: str) -> str:
         """Hash that changes when the items of ``split`` change."""
         return digest(self.names(split))

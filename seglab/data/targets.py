@@ -59,6 +59,8 @@ class Item:
     """[H, W] int64 train ids, ``IGNORE`` where void."""
     category: Tensor | None = None
     """[] int64 class of the whole image."""
+    sequence: str | None = None
+    """In evaluation: the sequence that it is a frame of."""
 
 
 def given(sample: Sample) -> dict[str, Any]:

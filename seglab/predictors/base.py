@@ -22,6 +22,7 @@ from seglab.checksum import checksum
 from seglab.data.targets import planes
 from seglab.errors import ConfigError
 from seglab.inference import Protocol
+from seglab.predictors.refine import Refinement, without_gradients
 from seglab.runs.atomic import jsonable
 from seglab.types import Size
 
@@ -42,6 +43,8 @@ class Opened(NamedTuple):
     description: Description
     protocol: Protocol
     device: torch.device
+    refinement: Refinement | None = None
+    """Of frames of videos; None: every image is by itself."""
 
 
 class Writer(ABC):
@@ -91,12 +94,26 @@ class Predictor(ABC):
     """The kinds of files that can be written of a prediction; all are, unless ``write=`` names some."""
 
     def __init__(self, opened: Opened) -> None:
-        self.model, self.parts, self.spec, self.description, self.protocol, self.device = opened
+        self.model, self.parts, self.spec, self.description, self.protocol, self.device, self.refinement = opened
         self.config = self.description.config
 
+    def __call__(self, image: np.ndarray, sequence: str = "") -> Any:
+        """The prediction of an image; of frames in their order, with the name of their sequence."""
+        size = (image.shape[0], image.shape[1])
+        with without_gradients(self.refinement):
+            shown = self.model.normalise(tensor(image, self.device))
+            scores = self.scores(shown, size)
+            if self.refinement is not None:
+                scores = self.refinement.along(shown, scores, [sequence])
+            return self.read(scores, size)
+
     @abstractmethod
-    def __call__(self, image: np.ndarray) -> Any:
-        """The prediction of an image."""
+    def scores(self, image: torch.Tensor, size: Size) -> torch.Tensor:
+        """Scores, whose softmax over dimension 1 is the probability, of an image [1, 3, H, W], normalised."""
+
+    @abstractmethod
+    def read(self, scores: torch.Tensor, size: Size) -> Any:
+        """The prediction that scores are of, of an image of that size [H, W]."""
 
     @abstractmethod
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> Writer:

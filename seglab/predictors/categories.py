@@ -14,8 +14,9 @@ import torch
 
 from seglab.data.spec import DatasetSpec
 from seglab.inference import classify
-from seglab.predictors.base import Predictor, Writer, tensor
+from seglab.predictors.base import Predictor, Writer
 from seglab.runs import atomic
+from seglab.types import Size
 
 COLUMNS = ("image", "id", "class", "probability")
 FILE = "predictions.csv"
@@ -33,11 +34,11 @@ class CategoryPredictor(Predictor):
 
     kinds: ClassVar[tuple[str, ...]] = ("csv",)
 
-    def __call__(self, image: np.ndarray) -> Category:
-        with torch.inference_mode():
-            shown = self.model.normalise(tensor(image, self.device))
-            scores = classify(lambda view: self.model(view).logits, shown, self.protocol)
-            probability, category = scores.softmax(1)[0].max(0)
+    def scores(self, image: torch.Tensor, size: Size) -> torch.Tensor:
+        return classify(lambda view: self.model(view).logits, image, self.protocol)
+
+    def read(self, scores: torch.Tensor, size: Size) -> Category:
+        probability, category = scores.softmax(1)[0].max(0)
         return Category(int(category), float(probability))
 
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> CategoryWriter:

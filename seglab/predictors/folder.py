@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 FILE = "report.json"
 REPLACED = ".replaced"
 FORMAT = 1
+STILL = {"refine": None}
+"""The predictor of records that name none."""
 WITHOUT_EFFECT = ("window_batch", "accumulate")
 """Options of a protocol that trade memory for time."""
 
@@ -58,6 +60,11 @@ class Entry:
     name: str
     """Path below each kind's folder, without the kind's suffix."""
 
+    @property
+    def sequence(self) -> str:
+        """Its folder, whose images may be the frames of a video."""
+        return os.path.dirname(self.name)
+
 
 class PredictionFolder:
     """The predictions below ``path``; ``writer`` knows their files."""
@@ -74,8 +81,8 @@ class PredictionFolder:
         """Name the images and record them; gives the entries, in order, and lines about what had to make room.
 
         Args:
-            made_by: ``checkpoint`` (path, step, checksum), ``network`` (a digest), ``protocol`` and ``labels_out``, in
-                which all files of the folder agree.
+            made_by: ``checkpoint`` (path, step, checksum), ``network`` (a digest), ``protocol``, ``predictor`` and
+                ``labels_out``, in which all files of the folder agree.
             root: the folder that the images are below.
             images: paths relative to ``root``.
             overwrite: move away what belongs to others, instead of refusing.
@@ -298,6 +305,9 @@ def differences(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[s
         old, new = record["protocol"].get(key), made_by["protocol"].get(key)
         if old != new and key not in WITHOUT_EFFECT:
             found.append(f"evaluation.{key}={json.dumps(old)} (now {json.dumps(new)})")
+    before, now = record.get("predictor", STILL), made_by.get("predictor", STILL)
+    if before != now:
+        found.append(f"predictor={json.dumps(before)} (now {json.dumps(now)})")
     if record["labels_out"] != made_by["labels_out"]:
         found.append(f"labels_out={record['labels_out']} (now {made_by['labels_out']})")
     return found

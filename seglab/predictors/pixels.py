@@ -20,7 +20,7 @@ from seglab.data.spec import DatasetSpec
 from seglab.errors import DataError
 from seglab.inference import height_width, infer
 from seglab.ops.resize import resize_argmax
-from seglab.predictors.base import Predictor, Writer, tensor
+from seglab.predictors.base import Predictor, Writer
 from seglab.types import Size
 
 SUFFIXES = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
@@ -33,17 +33,15 @@ class PixelPredictor(Predictor):
 
     kinds: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        size = (image.shape[0], image.shape[1])
-        with torch.inference_mode():
-            shown = self.model.normalise(tensor(image, self.device))
+    def scores(self, image: torch.Tensor, size: Size) -> torch.Tensor:
+        def network(view: torch.Tensor) -> torch.Tensor:
+            output = self.model(view, size=self.protocol.next_size(height_width(view), size))
+            return output.logits
 
-            def network(view: torch.Tensor) -> torch.Tensor:
-                output = self.model(view, size=self.protocol.next_size(height_width(view), size))
-                return output.logits
+        return infer(network, image, self.protocol, size)
 
-            scores = infer(network, shown, self.protocol, size)
-            return resize_argmax(scores, size)[0].cpu().numpy().astype(np.uint8)
+    def read(self, scores: torch.Tensor, size: Size) -> np.ndarray:
+        return resize_argmax(scores, size)[0].cpu().numpy().astype(np.uint8)
 
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> PixelWriter:
         return PixelWriter(folder, kinds, self.spec, raw)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from seglab.predictors.base import Opened, Predictor
+    from seglab.predictors.refine import Refinement
 
 
 class Make(Protocol):
@@ -76,6 +77,8 @@ class Task(nn.Module):
     """The class of the network, of a task that is composed of the parts above."""
     branch = "logits"
     """What is scored: the prediction, or another branch (:meth:`scored`)."""
+    refinement: Refinement | None = None
+    """What becomes of the scores of frames of videos in an evaluation."""
     headline: ClassVar[Score]
     """What sweeps, checkpoints, search, tables and plots are about unless told otherwise."""
 
@@ -201,6 +204,10 @@ class Task(nn.Module):
         if output is None or not whole:
             output = self.output(batch, observed)
 
+        if self.refinement is not None:
+            assert batch.sequence is not None, "the data module was asked for sequences"
+            scores = self.refinement.along(image, scores, batch.sequence)
+
         def combine(values: Iterator[Tensor]) -> Tensor:
             return self.infer(lambda _: next(values), image, batch, None)
 
@@ -235,6 +242,8 @@ class Task(nn.Module):
         """Before an evaluation: nothing is counted yet."""
         for metric in (*self.metrics.values(), *self.averages.values()):
             cast(Metric, metric).reset()
+        if self.refinement is not None:
+            self.refinement.sequence = None
 
     def mean_losses(self) -> dict[str, Tensor]:
         """Of the evaluated images: the total under ``loss`` and every term under its name; empty without an image."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pkgutil
 from dataclasses import fields
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 
 from seglab.data import DataModule
 from seglab.data.augment import Augment, PhotoMetricDistortion
-from seglab.data.datasets import CIFAR10, CamVid
+from seglab.data.datasets import CIFAR10, CamVid, Cityscapes
 from seglab.errors import ConfigError, DataError
 from seglab.types import Batch
 
@@ -122,6 +122,43 @@ def test_evaluation_gives_every_item_once_and_in_order(data, world_size):
             for rank in range(world_size)
         ]
         assert [share == names[rank::world_size] for rank, share in enumerate(shares)] == [True] * world_size
+
+
+@pytest.fixture
+def videos(made, mini):
+    """Two videos more in the split ``val``; the frames of one are not numbered in the order of their characters."""
+    for name in ("Seq05VD_f2", "Seq05VD_f10", "Seq05VD_f9", "0006R0_f1"):
+        mini.image(made.root / "val/images" / f"{name}.jpg", 0)
+        mini.label(made.root / "val/labels" / f"{name}.png", (0, 1))
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_on_request_evaluation_gives_whole_sequences_in_the_order_of_their_frames(data, videos, world_size):
+    seen = []
+    for rank in range(world_size):
+        module = data(rank, world_size, eval_batch_size=2)
+        module.in_sequences = True
+        module.setup("validate")
+        share = [
+            pair for group in module.val_dataloader() for b in group for pair in zip(b.sequence, b.names, strict=True)
+        ]
+        runs = [name for name, _ in groupby(sequence for sequence, _ in share)]
+        assert len(runs) == len(set(runs)), "a sequence is never left and taken up again"
+        seen += share
+    assert sorted(name for _, name in seen) == sorted(data().names("val"))
+    numbers = [name.rpartition("_")[2] for sequence, name in seen if sequence == "val/Seq05VD"]
+    assert numbers == ["f2", "f9", "f10"]
+
+
+def test_sequences_are_refused_where_there_are_none_or_fewer_than_processes(data, videos, mini, tmp_path):
+    module = data(0, 9)
+    module.in_sequences = True
+    with pytest.raises(DataError, match=r"3 sequences, fewer than the 9 processes .*trainer\.devices"):
+        module.setup("validate")
+    city = data(root=mini.cityscapes(tmp_path / "city").root, dataset=Cityscapes)
+    city.in_sequences = True
+    with pytest.raises(ConfigError, match=r"cityscapes has no sequences .*predictor=still"):
+        city.setup("validate")
 
 
 def test_evaluation_keeps_sizes_and_groups_neighbours_of_one_size(data, made, mini):

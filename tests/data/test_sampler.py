@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from seglab.data.sampler import ShardSampler, StreamSampler
+from seglab.data.sampler import SequenceSampler, ShardSampler, StreamSampler
 
 
 def stream(batches=40, **options):
@@ -53,3 +53,21 @@ def test_evaluation_shows_every_item_once_over_all_ranks(world_size):
     shares = [list(ShardSampler(5, rank, world_size)) for rank in range(world_size)]
     assert sorted(index for share in shares for index in share) == list(range(5))
     assert [len(ShardSampler(5, rank, world_size)) for rank in range(world_size)] == [len(share) for share in shares]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_sequence_stays_whole_in_its_order_in_one_process(world_size):
+    sequences = list("aabbbbcbc")
+    order = [1, 0, *range(2, 9)]
+    shares = [list(SequenceSampler(sequences, order, rank, world_size)) for rank in range(world_size)]
+    assert sorted(index for share in shares for index in share) == list(range(9))
+    for name in "abc":
+        (share,) = [share for share in shares if any(sequences[index] == name for index in share)]
+        own = [index for index in share if sequences[index] == name]
+        assert own == [index for index in order if sequences[index] == name]
+        assert share.index(own[-1]) - share.index(own[0]) == len(own) - 1, "nothing of another in between"
+
+
+def test_processes_share_sequences_by_their_lengths():
+    sequences = ["long"] * 6 + ["a"] * 2 + ["b"] * 2 + ["c"] * 2
+    assert [len(SequenceSampler(sequences, range(12), rank, 2)) for rank in (0, 1)] == [6, 6]

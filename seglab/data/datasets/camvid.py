@@ -28,6 +28,10 @@ class CamVid(FileSource):
 {train,val,test}/labels/<name>.png   0..10, void 11 or 255
 """
 
+    def sequences(self, split: str) -> list[str]:
+        """Names begin with their video: ``0016E5_07959``. Those of val are 15 a second, the others one."""
+        return [name.rpartition("/")[2].partition("_")[0] for name in self.names(split)]
+
     def find(self, split: str) -> Listing:
         """Files of the same name."""
         images = scan(self.root, f"{split}/images", (".jpg", ".png"))
