@@ -41,8 +41,12 @@ def composed_once(overrides: tuple[str, ...]) -> str:
 
 def tiny(folder: Path, *overrides: str) -> dict:
     """The configuration of a tiny run in a folder; composing it costs as much as some of its steps."""
-    text = composed_once((*TINY, *SMALL_NET, *overrides))
-    return json.loads(text.replace('"RUN_DIR"', json.dumps(str(folder))))
+    return in_folder(composed_once((*TINY, *SMALL_NET, *overrides)), folder)
+
+
+def in_folder(text: str, folder: Path) -> dict:
+    """A configuration that was composed once, for a run folder."""
+    return json.loads(text.replace("RUN_DIR", json.dumps(str(folder))[1:-1]))
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def compose(tmp_path):
     """``compose("train", [overrides]) -> plain dict`` as the command line would resolve it."""
 
     def composed(name: str, overrides: list[str]) -> dict:
-        return cli.compose(name, [*overrides, *([f"run_dir={tmp_path}"] if name == "train" else [])])
+        return in_folder(composed_once(tuple(overrides)), tmp_path) if name == "train" else cli.compose(name, overrides)
 
     return composed
 

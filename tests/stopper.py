@@ -33,6 +33,9 @@ class Cut(Callback):
 class Slow(Callback):
     """Makes steps long enough to be interrupted, unless the environment says otherwise."""
 
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         if not os.environ.get("SEGLAB_TEST_FAST"):
-            time.sleep(0.3)
+            time.sleep(self.seconds)

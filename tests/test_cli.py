@@ -8,10 +8,7 @@ import pytest
 
 from seglab import cli
 from seglab.errors import DataError
-
-
-def seglab(*args: str, module: str = "seglab.train", cwd=None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=cwd, timeout=120)
+from tests.commands import run, run_apart
 
 
 @pytest.mark.parametrize("flag", [("--help",), ("--cfg", "job")])
@@ -29,7 +26,7 @@ def test_help_and_cfg_never_import_torch(module, flag, tmp_path):
 
 def test_help_answers_within_seconds(tmp_path):
     start = time.perf_counter()
-    done = seglab("--help", cwd=tmp_path)
+    done = run_apart("--help", cwd=tmp_path)
     assert "classifier: " in done.stdout
     assert time.perf_counter() - start < 10  # about a second on an idle machine; importing torch alone takes longer
 
@@ -49,14 +46,14 @@ def test_help_answers_within_seconds(tmp_path):
     ],
 )
 def test_a_misspelt_choice_exits_2_and_names_the_nearest(override, suggestion, tmp_path):
-    done = seglab(override, cwd=tmp_path)
+    done = run(override, cwd=tmp_path, check=False)
     assert done.returncode == 2, done.stderr
     assert suggestion in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_missing_mandatory_value_is_named_with_its_key(tmp_path):
-    done = seglab("data=folder", cwd=tmp_path)
+    done = run_apart("data=folder", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "data." in done.stderr
     assert "Traceback" not in done.stderr

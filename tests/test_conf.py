@@ -103,13 +103,13 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
             chosen += [*CLASSIFIED, f"data.root={cifar10}"]
         else:
             chosen += [*TINY, SMALL_NET[0]]
+        chosen.append("trainer.val_check_interval=2")  # once, after the last step
         if group != "task":
             chosen.append(f"task={task}")
         if group == "debug":  # it says itself how little is trained
             chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
         if group == "experiment":  # on a small network and one process, with everything else as published
             chosen += ["data=scenes", "backbone=resnet18", "trainer=default", "trainer.precision=32-true"]
-            chosen.remove(SMALL_NET[0])
         cfg = compose("train", [*chosen, *(f"{key}=FILE" for key in missing(ROOT / group / f"{option}.yaml"))])
         if "width" in cfg["decoder"]:
             cfg["decoder"]["width"] = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,16 @@ class ClassTable(OfTraining):
         split = stage if data is None else data.split(stage)
         title = f"{stage} at step {step}" if split == stage else f"{stage} (split {split}) at step {step}"
         get_console().print(task.summary(values, title, classes=len(classes) <= self.max_rows))
-        self.send(trainer, stage, rows, task.figures(values))
+        self.send(trainer, stage, rows, lambda: task.figures(values))
 
     def send(
-        self, trainer: L.Trainer, stage: str, rows: list[dict[str, Any]], figures: Mapping[str, np.ndarray]
+        self,
+        trainer: L.Trainer,
+        stage: str,
+        rows: list[dict[str, Any]],
+        figures: Callable[[], Mapping[str, np.ndarray]],
     ) -> None:
-        """To the loggers that show more than numbers."""
+        """To the loggers that show more than numbers; figures are drawn only for them."""
         shown = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
         if not shown:
             return
@@ -70,7 +74,7 @@ class ClassTable(OfTraining):
             logger.log_metrics(curves, step)
             if isinstance(logger, WandbLogger):
                 logger.log_table(f"{stage}/classes", list(rows[0]), [list(row.values()) for row in rows], step=step)
-        for name, figure in figures.items():
+        for name, figure in figures().items():
             log_image(trainer, f"{stage}/{name}", figure, step)
 
 

@@ -59,3 +59,12 @@ def test_tensorboard_gets_a_curve_per_class_and_the_matrix(fit, tmp_path):
 def test_a_negative_number_of_rows_is_refused():
     with pytest.raises(ConfigError, match="max_rows"):
         ClassTable(max_rows=-1)
+
+
+def test_no_figure_is_drawn_for_a_logger_that_shows_none(fit, tmp_path, monkeypatch):
+    def drawn(*_):
+        raise AssertionError("half a second for nobody")
+
+    monkeypatch.setattr("seglab.visualize.confusion_figure", drawn)
+    fit(tmp_path, ClassTable(), max_steps=4)
+    assert (tmp_path / "tables/val_000004.csv").is_file()

@@ -1,10 +1,7 @@
 """Searches for hyper-parameters: real ones of a few steps, and the course of one with runs that are made up."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -21,10 +18,8 @@ from seglab.multirun.space import space  # noqa: E402
 from seglab.multirun.sweeper import SweepFailed  # noqa: E402
 from seglab.runs import atomic  # noqa: E402
 from seglab.scores import Known, Score  # noqa: E402
+from tests.commands import run  # noqa: E402
 from tests.test_train import TINY  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-
 
 # --- the grammar
 
@@ -362,15 +357,11 @@ def test_a_missing_optuna_is_named_with_the_command_that_brings_it(monkeypatch):
 
 
 def command(*overrides, cwd, check=True):
-    done = subprocess.run(
-        [sys.executable, "-m", "seglab.train", "search=optuna", "classifier=cac", *TINY, "callbacks=minimal",
-         "optim.optimizer.lr=tag(log,interval(1e-4,1e-2))", "classifier.tau=choice(5,15)", *overrides],
-        capture_output=True, text=True, cwd=cwd, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    return run(
+        "search=optuna", "classifier=cac", *TINY, "callbacks=minimal",
+        "optim.optimizer.lr=tag(log,interval(1e-4,1e-2))", "classifier.tau=choice(5,15)", *overrides,
+        cwd=cwd, check=check,
     )  # fmt: skip
-    if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
 
 
 def trials(folder):

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from seglab.multirun import record
-from tests.commands import run, run_apart
+from tests.commands import run
 from tests.test_train import TINY
 
 QUICK = [*TINY, "trainer.max_steps=2", "trainer.val_check_interval=2", "callbacks=minimal", "metrics=default"]
@@ -141,11 +142,22 @@ def wait_for_checkpoints(cwd: Path, count: int) -> None:
         time.sleep(0.1)
 
 
-SLOW = [*TINY, "callbacks=minimal", "trainer.val_check_interval=2", "test=null", "+callbacks.slow={_target_: tests.stopper.Slow}"]  # fmt: skip
+def send_when_there_is_a_checkpoint(number: int, cwd: Path) -> None:
+    """To the process of a sweep's only job."""
+    wait_for_checkpoints(cwd, 1)
+    folder = sweep_of(cwd)
+    (name,) = jobs(folder)
+    pid = record.status(folder / name)["pid"]
+    assert pid != os.getpid()
+    os.kill(pid, number)
+
+
+SLOW = [*TINY, "callbacks=minimal", "trainer.val_check_interval=2", "test=null", "trainer.max_steps=10", "+callbacks.slow={_target_: tests.stopper.Slow, seconds: 1.5}"]  # fmt: skip
+"""Ten seconds and more from the first checkpoint to the end, in few steps: validations and checkpoints are what costs."""
 
 
 def test_ctrl_c_stops_the_whole_sweep_and_the_same_command_goes_on(tmp_path):
-    command = ["-m", "classifier=linear,cosine", *SLOW, "trainer.max_steps=40"]
+    command = ["-m", "classifier=linear,cosine", *SLOW]
     process = start(*command, cwd=tmp_path)
     wait_for_checkpoints(tmp_path, 1)
     process.send_signal(signal.SIGINT)
@@ -154,18 +166,19 @@ def test_ctrl_c_stops_the_whole_sweep_and_the_same_command_goes_on(tmp_path):
     assert states(folder) == {"classifier=linear, seed=0": "stopped", "classifier=cosine, seed=0": "new"}
     first = next(folder.glob("classifier=linear*"))
     reached = json.loads((first / "status.json").read_text())["step"]
-    assert 2 <= reached < 40
+    assert 2 <= reached < 10
     done = run(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "SEGLAB_TEST_FAST": "1"})
     assert set(states(folder).values()) == {"done"}
     steps = [int(line.split(",")[0]) for line in (first / "metrics.csv").read_text().splitlines()[1:]]
     assert steps == sorted(steps), "it went on where it was, and did not begin again"
-    assert json.loads((first / "status.json").read_text())["step"] == 40
+    assert json.loads((first / "status.json").read_text())["step"] == 10
     assert f"{len(jobs(folder))} jobs: 2 done" in done.stdout
 
 
 def test_jobs_side_by_side_are_all_stopped_by_ctrl_c_and_go_on(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    command = ["-m", "classifier=linear,cosine,cac", *SLOW, "trainer.max_steps=40", "launcher=joblib"]
+    loky = pytest.importorskip("joblib.externals.loky")
+    command = ["-m", "classifier=linear,cosine,cac", *SLOW, "launcher=joblib"]
     process = start(*command, cwd=tmp_path)
     wait_for_checkpoints(tmp_path, 2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -174,14 +187,17 @@ def test_jobs_side_by_side_are_all_stopped_by_ctrl_c_and_go_on(tmp_path):
     assert list(states(folder).values()) == ["stopped", "stopped", "new"]
     for name in list(jobs(folder))[:2]:
         assert json.loads((folder / name / "status.json").read_text())["status"] == "interrupted"
-    run_apart(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "SEGLAB_TEST_FAST": "1"})
+    try:
+        run(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "SEGLAB_TEST_FAST": "1"})
+    finally:  # its processes would wait for more jobs beside the other tests
+        loky.get_reusable_executor().shutdown(wait=True)
     assert list(states(folder).values()) == ["done"] * 3
 
 
 def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     command = ["-m", "classifier.dropout=-1,0.1", "seed=0", *QUICK, "launcher=submitit_local"]
-    done = run_apart(*command, cwd=tmp_path, check=False)
+    done = run(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=False)
     assert done.returncode == 2, done.stderr[-2000:]
     assert list(states(sweep_of(tmp_path)).values()) == ["failed", "done"]
     assert "1 of 2 jobs failed" in done.stderr
@@ -189,13 +205,14 @@ def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
 
 def test_a_job_whose_time_on_the_cluster_is_up_saves_and_is_queued_again_and_ends(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    command = ["-m", "classifier=cosine", *SLOW, "trainer.max_steps=16", "launcher=submitit_local"]
-    process = start(*command, cwd=tmp_path)
-    wait_for_checkpoints(tmp_path, 1)
+    short = ["trainer.max_steps=8", "callbacks.slow.seconds=0.6"]
+    command = ["-m", "classifier=cosine", *SLOW, *short, "launcher=submitit_local"]
+    with ThreadPoolExecutor() as aside:
+        signalled = aside.submit(send_when_there_is_a_checkpoint, signal.SIGUSR2, tmp_path)  # as submitit has SLURM do
+        run(*command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    signalled.result()
     folder = sweep_of(tmp_path)
     (name,) = jobs(folder)
-    os.kill(record.status(folder / name)["pid"], signal.SIGUSR2)  # what submitit has SLURM send
-    assert process.wait(timeout=120) == 0, process.stdout.read()
     assert states(folder) == {"seed=0": "done"}
     assert len(json.loads((folder / name / "provenance.json").read_text())["earlier"]) == 1, "it was started twice"
     steps = [int(line.split(",")[0]) for line in (folder / name / "metrics.csv").read_text().splitlines()[1:]]
