@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from seglab.checks import one_of
 from seglab.errors import ConfigError, DataError
-from seglab.ops.resize import resize_logits
+from seglab.ops.precision import widen
+from seglab.ops.resize import add_resized, resize_logits
 from seglab.types import IGNORE, Size
 
 if TYPE_CHECKING:
@@ -261,8 +262,8 @@ def mean_probability(views: Iterable[Tensor], size: Size | torch.Size, protocol:
     total: Tensor | None = None
     count = 0
     for count, logits in enumerate(views, 1):  # noqa: B007
-        probability = stored(resize_logits(logits, size).softmax(1), protocol)
-        total = probability if total is None else total.add_(probability)  # in place: these fill gigabytes
+        total = zeros(logits, size, protocol) if total is None else total
+        add_resized(total, logits, softmax=True)
     assert total is not None, "a protocol has one view at least"
     return total.div_(count)
 
@@ -308,11 +309,11 @@ def slide(network: Network, seen: list[Tensor], protocol: Protocol) -> Tensor:
     total: Tensor | None = None
     while now := list(islice(places, protocol.window_batch)):
         cuts = [torch.cat([whole[..., y, x] for y, x in now]) for whole in seen]
-        logits = stored(resize_logits(network(*cuts), window), protocol)
+        logits = network(*cuts)
         if total is None:
-            total = logits.new_zeros(batch, logits.shape[1], height, width)
+            total = zeros(logits[:batch], (height, width), protocol)
         for (y, x), part in zip(now, logits.split(batch), strict=True):
-            total[..., y, x] += part
+            add_resized(total[..., y, x], part)
     assert total is not None
     return total.div_((cover(height, rows, window[0])[:, None] * cover(width, columns, window[1])).to(total))
 
@@ -335,9 +336,10 @@ def cover(size: int, starts: list[int], window: int) -> Tensor:
     return edges.index_add_(0, first, one).index_add_(0, first + window, -one).cumsum(0)[:-1]
 
 
-def stored(x: Tensor, protocol: Protocol) -> Tensor:
-    """Where sums are kept."""
-    return x.cpu() if protocol.accumulate == "cpu" else x
+def zeros(logits: Tensor, size: Size | torch.Size, protocol: Protocol) -> Tensor:
+    """[B, K, H, W] where sums of logits [B, K, h, w] are kept, float32 or wider."""
+    device = "cpu" if protocol.accumulate == "cpu" else logits.device
+    return torch.zeros(*logits.shape[:2], *size, dtype=widen(logits[:0]).dtype, device=device)
 
 
 def resize_image(image: Tensor, size: Size) -> Tensor:

@@ -7,7 +7,7 @@ A term whose weight is 0 is dropped when the criterion is made: neither it nor a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from seglab.errors import ConfigError
 from seglab.losses.frozen import Frozen
+from seglab.ops.pixel_sums import PixelSum, pixel_sums
+from seglab.ops.precision import full_precision, widen
 from seglab.types import Batch, Output, is_of
 
 Weight = float | Callable[[int], float]
@@ -85,6 +87,50 @@ class Term(nn.Module):
 
     def forward(self, output: Output, batch: Batch) -> Tensor:
         raise NotImplementedError
+
+
+Sums = tuple[Tensor, ...]
+"""The sums of a pass over the pixels, in the order of its :class:`PixelSum`."""
+
+
+class PixelTerm(Term):
+    """A loss of one branch of logits at the size of the labels: a function of sums over the pixels.
+
+    Terms of the same branch are computed in one pass (:mod:`seglab.ops.pixel_sums`).
+
+    Args:
+        branch: the logits.
+        align_corners: of the resize.
+    """
+
+    def __init__(self, branch: str, weight: Weight, align_corners: bool) -> None:
+        super().__init__((branch,), weight)
+        self.branch = branch
+        self.align_corners = align_corners
+
+    def plan(self, logits: Tensor, label: Tensor) -> tuple[PixelSum, Callable[[Sums], Tensor]]:
+        """What is summed over the pixels, and the loss of the sums.
+
+        Args:
+            logits: [B, K, h, w], float32 or wider.
+            label: [B, H, W].
+        """
+        raise NotImplementedError
+
+    def forward(self, output: Output, batch: Batch) -> Tensor:
+        return together([self], output, batch)[0]
+
+
+def together(terms: Sequence[PixelTerm], output: Output, batch: Batch) -> list[Tensor]:
+    """The losses of terms of one branch and one kind of resize, of one pass over its pixels."""
+    first = terms[0]
+    logits, label = first.read(output, first.branch), first.labels(batch)
+    with full_precision(logits):
+        logits = widen(logits)
+        plans = [term.plan(logits, label) for term in terms]
+        size = (label.shape[-2], label.shape[-1])
+        found = pixel_sums(logits, size, [summed for summed, _ in plans], first.align_corners)
+        return [loss(sums) for (_, loss), sums in zip(plans, found, strict=True)]
 
 
 class Losses(NamedTuple):
@@ -173,8 +219,15 @@ class Criterion(nn.Module):
         """The terms of those names; None: all of them."""
         named = [(name, term) for name, term in self.named() if names is None or name in names]
         weights = {name: term.weight_at(step) for name, term in named}
-        values = {name: term(output, batch) if weights[name] else term.idle(output) for name, term in named}
-        if not values:
+        if not named:
             return Losses(output.logits.new_zeros((), dtype=torch.float32), {})
+        found = {name: None if weights[name] else term.idle(output) for name, term in named}
+        passes: dict[tuple[str, bool], dict[str, PixelTerm]] = {}
+        for name, term in named:
+            if found[name] is None and isinstance(term, PixelTerm):
+                passes.setdefault((term.branch, term.align_corners), {})[name] = term
+        for terms in passes.values():
+            found |= zip(terms, together(list(terms.values()), output, batch), strict=True)
+        values = {name: term(output, batch) if (value := found[name]) is None else value for name, term in named}
         total = torch.stack([weights[name] * values[name] for name in values]).sum()
         return Losses(total, {name: value.detach() for name, value in values.items()})

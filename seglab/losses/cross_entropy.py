@@ -6,21 +6,21 @@ pixels of a batch, those whose true class has a probability of at most max(thres
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from seglab.checks import one_of, within
 from seglab.errors import ConfigError
-from seglab.losses.base import Term, Weight
-from seglab.ops.precision import full_precision
-from seglab.ops.resize import map_rows
-from seglab.types import IGNORE, Batch, Output
+from seglab.losses.base import PixelTerm, Sums, Weight
+from seglab.ops import pixel_sums as sums
+from seglab.ops.pixel_sums import PixelSum
+from seglab.ops.resize import bands
+from seglab.types import IGNORE
 
 
-class CrossEntropy(Term):
+class CrossEntropy(PixelTerm):
     """Of the logits of one branch, at the size of the labels. A batch without a labelled pixel gives 0.
 
     Args:
@@ -49,9 +49,7 @@ class CrossEntropy(Term):
         ohem_threshold: float | None = None,
         ohem_min_kept: int = 100_000,
     ) -> None:
-        super().__init__((branch,), weight)
-        self.branch = branch
-        self.align_corners = align_corners
+        super().__init__(branch, weight, align_corners)
         self.average = one_of("average", average, ("valid", "all"))
         factors = None if class_weight is None else [within("class_weight", factor, 0) for factor in class_weight]
         tensor = None if factors is None else torch.tensor(factors)
@@ -60,42 +58,39 @@ class CrossEntropy(Term):
         self.ohem_threshold = None if ohem_threshold is None else within("ohem_threshold", ohem_threshold, 0, 1)
         self.ohem_min_kept = int(within("ohem_min_kept", ohem_min_kept, 1))
 
-    def forward(self, output: Output, batch: Batch) -> Tensor:
-        logits, label = self.read(output, self.branch), self.labels(batch)
-        if self.class_weight is not None and len(self.class_weight) != logits.shape[1]:
+    def plan(self, logits: Tensor, label: Tensor) -> tuple[PixelSum, Callable[[Sums], Tensor]]:
+        classes, share = logits.shape[1], self.label_smoothing
+        factors = None if self.class_weight is None else self.class_weight.to(logits)
+        if factors is not None and len(factors) != classes:
             raise ConfigError(
-                f"class_weight has {len(self.class_weight)} factors, the network {logits.shape[1]} classes — "
-                "expected one each"
+                f"class_weight has {len(factors)} factors, the network {classes} classes — expected one each"
             )
+        kept = label != IGNORE
+        if self.ohem_threshold is not None:
+            kept = kept & self.hard(logits, label, self.ohem_threshold)
+        count = kept.sum().clamp(min=1) if self.average == "valid" else kept.numel()
+        weight = kept.to(logits.dtype)
+        smooth = weight * (share / classes) if share else None
+        if share:
+            weight = weight * (1 - share)
+        if factors is not None:
+            weight = weight * factors[label.masked_fill(label == IGNORE, 0)]
+        return sums.CrossEntropy(label, weight, smooth, factors), lambda found: found[0] / count
 
-        def cross_entropy(resized: Tensor, rows: slice) -> Tensor:
-            factors = None if self.class_weight is None else self.class_weight.to(resized.dtype)
-            return F.cross_entropy(
-                resized,
-                label[:, rows],
-                factors,
-                ignore_index=IGNORE,
-                reduction="none",
-                label_smoothing=self.label_smoothing,
-            )
-
-        with full_precision(logits):
-            loss = torch.cat(map_rows(cross_entropy, logits, label.shape[-2:], self.align_corners), dim=1)
-            kept = label != IGNORE
-            if self.ohem_threshold is not None:
-                kept = kept & self.hard(logits, label, self.ohem_threshold)
-                loss = loss * kept
-            count = kept.sum().clamp(min=1) if self.average == "valid" else kept.numel()
-            return loss.sum() / count
-
-    @torch.no_grad()
     def hard(self, logits: Tensor, label: Tensor, threshold: float) -> Tensor:
         """The pixels [B, H, W] whose true class is improbable."""
-
-        def plain(resized: Tensor, rows: slice) -> Tensor:
-            return F.cross_entropy(resized, label[:, rows], ignore_index=IGNORE, reduction="none")
-
-        # Void pixels have a loss of 0 there and so a probability of 1: they come last.
-        probability = torch.cat(map_rows(plain, logits, label.shape[-2:], self.align_corners), dim=1).neg().exp()
+        # Void pixels have a probability of 1: they come last.
+        probability = probability_of(logits, label, self.align_corners)
         least = probability.flatten().sort().values[min(self.ohem_min_kept, probability.numel()) - 1]
         return probability <= least.clamp(min=threshold)
+
+
+@torch.no_grad()
+def probability_of(logits: Tensor, label: Tensor, align_corners: bool) -> Tensor:
+    """Probability [B, H, W] of each pixel's true class by logits [B, K, h, w], resized; 1 where void."""
+    void = label == IGNORE
+    true = label.masked_fill(void, 0)
+    found = torch.empty(label.shape, dtype=logits.dtype, device=logits.device)
+    for image, rows, y in bands(logits, (label.shape[-2], label.shape[-1]), align_corners):
+        found[image, rows] = y.log_softmax(1).gather(1, true[image, rows][:, None])[:, 0].exp()
+    return found.masked_fill_(void, 1)

@@ -7,15 +7,17 @@ The published code divides by the pairs of all processes, averaged; here each pr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
-from seglab.losses.base import Term, Weight
-from seglab.losses.masks import mask_sums
-from seglab.ops.precision import full_precision
-from seglab.types import Batch, Output
+from seglab.losses.base import PixelTerm, Sums, Weight
+from seglab.ops import pixel_sums
+from seglab.ops.class_means import areas
+from seglab.ops.pixel_sums import PixelSum
 
 
-class Dice(Term):
+class Dice(PixelTerm):
     """Of the logits of one branch, at the size of the labels. A batch without a labelled pixel gives 0.
 
     Args:
@@ -27,17 +29,16 @@ class Dice(Term):
     def __init__(
         self, branch: str = "logits", weight: Weight = 1.0, align_corners: bool = False, ignore_void: bool = False
     ) -> None:
-        super().__init__((branch,), weight)
-        self.branch = branch
-        self.align_corners = align_corners
+        super().__init__(branch, weight, align_corners)
         self.ignore_void = ignore_void
 
-    def forward(self, output: Output, batch: Batch) -> Tensor:
-        logits, label = self.read(output, self.branch), self.labels(batch)
-        with full_precision(logits):
-            overlap, predicted, labelled = mask_sums(
-                lambda z, g: ((p := z.sigmoid()) * g, p, g), logits, label, self.align_corners, self.ignore_void
-            )
+    def plan(self, logits: Tensor, label: Tensor) -> tuple[PixelSum, Callable[[Sums], Tensor]]:
+        labelled = areas(label, logits.shape[1]).to(logits.dtype)
+
+        def loss(sums: Sums) -> Tensor:
+            overlap, predicted = sums
             dice = 1 - (2 * overlap + 1) / (predicted + labelled + 1)
             present = labelled > 0
             return (dice * present).sum() / present.sum().clamp(min=1)
+
+        return pixel_sums.Dice(label, self.ignore_void), loss

@@ -6,18 +6,21 @@ With g = 1 inside and 0 outside of a class and q the probability of what is true
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seglab.checks import one_of, within
-from seglab.losses.base import Term, Weight
-from seglab.losses.masks import mask_sums
-from seglab.ops.precision import full_precision
-from seglab.types import IGNORE, Batch, Output
+from seglab.losses.base import PixelTerm, Sums, Weight
+from seglab.ops import pixel_sums
+from seglab.ops.class_means import areas
+from seglab.ops.pixel_sums import PixelSum
+from seglab.types import IGNORE
 
 
-class Focal(Term):
+class Focal(PixelTerm):
     """Of the logits of one branch, at the size of the labels. A batch without a labelled pixel gives 0.
 
     Args:
@@ -43,30 +46,29 @@ class Focal(Term):
         classes: str = "all",
         ignore_void: bool = True,
     ) -> None:
-        super().__init__((branch,), weight)
-        self.branch = branch
-        self.align_corners = align_corners
+        super().__init__(branch, weight, align_corners)
         self.gamma = within("gamma", gamma, 0)
         self.alpha = None if alpha is None else within("alpha", alpha, 0, 1)
         self.classes = one_of("classes", classes, ("all", "present"))
         self.ignore_void = ignore_void
 
-    def forward(self, output: Output, batch: Batch) -> Tensor:
-        logits, label = self.read(output, self.branch), self.labels(batch)
-        with full_precision(logits):
-            focal, labelled = mask_sums(
-                lambda z, g: (self.focal(z, g), g), logits, label, self.align_corners, self.ignore_void
-            )
-            valid = label != IGNORE
-            pixels = valid.sum((1, 2)) if self.ignore_void else valid.any(2).any(1) * label[0].numel()
+    def plan(self, logits: Tensor, label: Tensor) -> tuple[PixelSum, Callable[[Sums], Tensor]]:
+        labelled = areas(label, logits.shape[1]).to(logits.dtype)
+        valid = label != IGNORE
+        pixels = valid.sum((1, 2)) if self.ignore_void else valid.any(2).any(1) * label[0].numel()
+
+        def loss(sums: Sums) -> Tensor:
+            (focal,) = sums
             if self.classes == "all":
                 return (focal * (pixels > 0)[:, None]).sum() / pixels.sum().clamp(min=1)
             present = labelled > 0
             means = focal / pixels.clamp(min=1)[:, None]
             return (means * present).sum() / present.sum().clamp(min=1)
 
+        return pixel_sums.Masks([self.focal], label, self.ignore_void), loss
+
     def focal(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """f per pixel and class, [B, K, N]."""
+        """f per pixel and class, [r, K, W]."""
         inside = masks > 0
         margin = torch.where(inside, logits, -logits)
         # 1 - q as an exponential: a power of a saturated sigmoid has no gradient.

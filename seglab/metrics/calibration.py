@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seglab.metrics.base import Metric
-from seglab.ops.resize import map_rows
+from seglab.ops.resize import bands
 from seglab.types import IGNORE, Evaluated, Score
 
 
@@ -47,11 +47,11 @@ class Calibration(Metric):
         """Logits (or log probabilities) [B, K, h, w] of any size against labels [B, H, W]."""
         logits, label = seen.scores, seen.label.to(seen.scores.device)
         size = (label.shape[-2], label.shape[-1])
-        nll = map_rows(lambda band, rows: self.count_band(band, label[:, rows]), logits, size)
+        nll = [self.count_band(y, label[image, rows]) for image, rows, y in bands(logits, size)]
         self.nll += torch.stack(nll).sum().to(self.nll)
 
     def count_band(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Fill the bins from logits [B, K, r, W] at the labels' size; give the sum of - log p."""
+        """Fill the bins from logits [r, K, W] and labels [r, W]; give the sum of - log p."""
         valid = label != IGNORE
         truth = label[valid]
         log_probability = logits.movedim(1, -1)[valid].log_softmax(1)

@@ -17,6 +17,14 @@ def one_hot(label: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     return (label[:, None] == torch.arange(num_classes, device=label.device)[:, None]).to(dtype)
 
 
+def areas(label: Tensor, num_classes: int) -> Tensor:
+    """[B, K] int64 number of pixels of each class in labels [B, H, W]."""
+    void = num_classes
+    flat = label.masked_fill(label == IGNORE, void).flatten(1)
+    counts = torch.zeros(len(label), num_classes + 1, dtype=torch.int64, device=label.device)
+    return counts.scatter_add_(1, flat, torch.ones_like(flat))[:, :num_classes]
+
+
 def weighted_sums(weights: Tensor, feature: Tensor) -> Tensor:
     """[B, K, C]: sums over the pixels of a feature map [B, C, h, w] with weights [B, K, N]."""
     return weights @ feature.flatten(2).transpose(1, 2)

@@ -1,24 +1,20 @@
 """Logits to the size of the labels and labels to the size of the logits.
 
-[B, K, H, W] logits of a batch fill gigabytes (16 images of 512 x 512 and 150 classes: 2.5 GB in float32, several times
-over in a backward pass), and nothing needs them at once: the functions here make them in bands of rows.
+[B, K, H, W] logits of a batch fill gigabytes (16 images of 512 x 512 and 150 classes: 2.5 GB in float32), and nothing
+needs them at once: what is made of them is made in bands of rows (:mod:`seglab.ops.bilinear`). Losses are sums over
+such bands (:mod:`seglab.ops.pixel_sums`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from seglab.ops.bilinear import Resized, Size
 from seglab.ops.precision import widen
-
-Size = tuple[int, int] | torch.Size
-
-BAND = 2**25
-"""Elements of a [B, K, rows, W] band (128 MB in float32): large enough to fill a GPU, small enough to forget."""
 
 
 def resize_logits(x: Tensor, size: Size, align_corners: bool = False) -> Tensor:
@@ -40,46 +36,36 @@ def downsample_labels(label: Tensor, size: Size) -> Tensor:
     return F.interpolate(label[:, None].float(), tuple(size), mode="nearest")[:, 0].to(label.dtype)
 
 
-def resize_argmax(logits: Tensor, size: Size, align_corners: bool = False) -> Tensor:
-    """Class [B, H, W] int64 with the largest resized logit."""
-    with torch.no_grad():
-        return torch.cat(map_rows(lambda band, _: band.argmax(1), logits, size, align_corners), dim=1)
+def bands(logits: Tensor, size: Size, align_corners: bool = False) -> Iterator[tuple[int, slice, Tensor]]:
+    """Image, rows and values [r, K, W] of each band of [B, K, h, w], resized to H x W; without gradients.
 
-
-def map_rows(
-    function: Callable[[Tensor, slice], Tensor], logits: Tensor, size: Size, align_corners: bool = False
-) -> list[Tensor]:
-    """``function(resized logits [B, K, r, W], rows)`` of each band of rows, for what can be computed pixel by pixel.
-
-    Where one band does not hold them all, the backward pass makes each again instead of keeping it.
+    The values are float32 or wider, and the reader's to overwrite.
     """
-    images, classes, (height, width) = *logits.shape[:2], size
-    step = max(1, BAND // (images * classes * width))
-    if step >= height:
-        return [function(resize_logits(logits, size, align_corners), slice(0, height))]
-
-    def resized(x: Tensor, rows: slice) -> Tensor:
-        return function(_band(x, size, rows, align_corners), rows)
-
-    bands = [slice(start, min(start + step, height)) for start in range(0, height, step)]
-    if not (torch.is_grad_enabled() and logits.requires_grad):
-        return [resized(logits, rows) for rows in bands]
-    return [checkpoint(resized, logits, rows, use_reentrant=False, preserve_rng_state=False) for rows in bands]
+    return Resized(widen(logits), size, align_corners).bands()
 
 
-def _band(x: Tensor, size: Size, rows: slice, align_corners: bool) -> Tensor:
-    """Some rows of the resized logits: blend two source rows for each, then stretch the width."""
-    x, height = widen(x), x.shape[-2]
-    if height != size[0]:
-        row = torch.arange(rows.start, rows.stop, device=x.device)
-        if align_corners:
-            position, unit = row * (height - 1), max(size[0] - 1, 1)
-        else:
-            position, unit = ((2 * row + 1) * height - size[0]).clamp(min=0), 2 * size[0]
-        above = position // unit
-        blend = ((position % unit).to(x.dtype) / unit)[:, None]
-        below = (above + 1).clamp(max=height - 1)
-        x = torch.lerp(x.index_select(2, above), x.index_select(2, below), blend)
-    else:
-        x = x[:, :, rows]
-    return resize_logits(x, (x.shape[-2], size[1]), align_corners)
+@torch.no_grad()
+def resize_argmax(logits: Tensor, size: Size, align_corners: bool = False) -> Tensor:
+    """Class [B, H, W] int64 with the largest resized logit, of several the first."""
+    found = torch.empty(len(logits), *size, dtype=torch.int64, device=logits.device)
+    for image, rows, y in bands(logits, size, align_corners):
+        found[image, rows] = argmax(y)
+    return found
+
+
+def argmax(y: Tensor) -> Tensor:
+    """[r, W] int64 index of the first largest of K values in [r, K, W], which are overwritten; K - 1 where one is NaN.
+
+    Comparisons and products of whole rows: on a CPU several times faster than the reduction of the same name.
+    """
+    classes = y.shape[1]
+    rank = torch.arange(classes, 0, -1, dtype=y.dtype, device=y.device)[:, None]
+    return classes - y.eq_(y.amax(1, keepdim=True)).mul_(rank).amax(1).clamp_(min=1).long()
+
+
+@torch.no_grad()
+def add_resized(total: Tensor, logits: Tensor, align_corners: bool = False, softmax: bool = False) -> None:
+    """Add logits [B, K, h, w], resized, or the softmax of each resized pixel, to ``total`` [B, K, H, W] in place."""
+    for image, rows, y in bands(logits, (total.shape[-2], total.shape[-1]), align_corners):
+        values = y.softmax(1) if softmax else y
+        total[image, :, rows] += values.transpose(0, 1).to(total.device)

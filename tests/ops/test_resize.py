@@ -4,36 +4,73 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seglab.ops import resize
-from seglab.ops.resize import downsample_labels, map_rows, resize_argmax, resize_logits
+from seglab.ops import bilinear
+from seglab.ops.pixel_sums import CrossEntropy, pixel_sums
+from seglab.ops.resize import add_resized, argmax, bands, downsample_labels, resize_argmax, resize_logits
 
 SIZES = [((7, 9), (29, 31)), ((7, 9), (7, 31)), ((7, 9), (29, 9)), ((7, 9), (5, 4)), ((1, 1), (6, 5)), ((5, 4), (1, 1))]
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("small", "large"), SIZES)
-def test_bands_of_rows_make_the_map_that_one_resize_makes(small, large, align_corners, monkeypatch):
-    logits = torch.randn(2, 3, *small, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(2, 3, *large, dtype=torch.float64)
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_bands_of_rows_are_the_rows_of_one_resize(small, large, align_corners, rows, monkeypatch):
+    monkeypatch.setattr(bilinear, "BAND", 3 * large[1] * rows)
+    logits = torch.randn(2, 3, *small, dtype=torch.float64)
     whole = F.interpolate(logits, large, mode="bilinear", align_corners=align_corners)
-    (expected,) = torch.autograd.grad((whole * weight).sum(), logits)
-
-    monkeypatch.setattr(resize, "BAND", 2 * 3 * large[1] * 2)
-    bands = map_rows(lambda x, rows: x * weight[:, :, rows], logits, large, align_corners)
-    assert len(bands) == (large[0] + 1) // 2
-    (actual,) = torch.autograd.grad(torch.cat(bands, 2).sum(), logits)
-    torch.testing.assert_close(torch.cat(bands, 2), whole * weight)
-    torch.testing.assert_close(actual, expected)
+    found = torch.full_like(whole, torch.nan)
+    for image, own, y in bands(logits, large, align_corners):
+        assert y.shape[0] == own.stop - own.start <= rows
+        found[image, :, own] = y.transpose(0, 1)
+    torch.testing.assert_close(found, whole)
     assert torch.equal(resize_argmax(logits, large, align_corners), whole.argmax(1))
 
+    total = torch.randn_like(whole)
+    for softmax, expected in ((False, total + whole), (True, total + whole.softmax(1))):
+        added = total.clone()
+        add_resized(added, logits, align_corners, softmax)
+        torch.testing.assert_close(added, expected)
 
-def test_bands_are_not_kept_for_the_backward_pass(monkeypatch):
-    monkeypatch.setattr(resize, "BAND", 8 * 64)
-    logits = torch.randn(1, 8, 4, 4, requires_grad=True)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
-        torch.stack(map_rows(lambda x, _: x.exp().sum(), logits, (64, 64))).sum()
-    assert max(kept, default=0) < 8 * 64
+
+def test_wide_maps_are_stretched_in_blocks_of_columns(monkeypatch):
+    monkeypatch.setattr(bilinear, "BLOCK", 5)
+    logits = torch.randn(1, 2, 4, 13, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(1, 2, 9, 31, dtype=torch.float64)
+    whole = F.interpolate(logits, (9, 31), mode="bilinear")
+    (expected,) = torch.autograd.grad((whole * weight).sum(), logits)
+    bilinear.plan.cache_clear()
+    resized = bilinear.Resized(logits, (9, 31), maps=1)
+    for image, rows, y in resized.bands():
+        torch.testing.assert_close(y, whole[image, :, rows].transpose(0, 1))
+        resized.add(0, weight[image, :, rows].transpose(0, 1).contiguous())
+    torch.testing.assert_close(resized.gradient(0), expected)
+    bilinear.plan.cache_clear()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 19, 171, 300])
+def test_the_first_of_several_largest_values_is_the_class(classes):
+    y = torch.randint(-3, 3, (4, classes, 9)).float()
+    expected = torch.from_numpy(y.numpy().argmax(1))
+    assert torch.equal(argmax(y.clone()), expected)
+
+
+def test_a_pixel_without_a_number_gets_a_class_that_exists():
+    y = torch.zeros(1, 5, 3)
+    y[0, 2, 1] = torch.nan
+    assert 0 <= argmax(y)[0, 1] < 5
+
+
+def test_what_an_evaluation_prepared_serves_training(monkeypatch):
+    """A plan of inference tensors could not be used where gradients are computed."""
+    bilinear.plan.cache_clear()
+    logits = torch.randn(1, 3, 4, 4)
+    with torch.inference_mode():
+        resize_argmax(logits, (8, 8))
+    label = torch.zeros(1, 8, 8, dtype=torch.int64)
+    summed = CrossEntropy(label, torch.ones(1, 8, 8))
+    ((loss,),) = pixel_sums(logits.requires_grad_(), (8, 8), [summed])
+    loss.backward()
+    assert logits.grad.abs().sum() > 0
 
 
 def test_labels_come_from_the_pixel_at_floor_of_i_times_ratio():
