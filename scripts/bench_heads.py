@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from seglab import build, cli
 from seglab.losses.base import Criterion
+from seglab.timing import peak_memory
 from seglab.types import IGNORE, Batch
 
 Step = Callable[[], object]
@@ -85,7 +85,7 @@ def timed(step: Step, device: str) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def peak(kind: str, args: argparse.Namespace, per_image: int) -> float:
+def peak(kind: str, args: argparse.Namespace, per_image: int) -> float | None:
     """MiB of a step beyond what its inputs take, in this process."""
     step = step_of(kind, args, per_image)
     if args.device == "cuda":
@@ -94,17 +94,7 @@ def peak(kind: str, args: argparse.Namespace, per_image: int) -> float:
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     small = argparse.Namespace(**{**vars(args), "labels": (16, 16), "map": (2, 2)})
-    step_of(kind, small, 1)()  # threads and libraries
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark is what is there now
-    before = resident()
-    step()
-    return resident() - before
-
-
-def resident() -> float:
-    """MiB that this process had at most."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+    return peak_memory(step, step_of(kind, small, 1))
 
 
 def main() -> None:

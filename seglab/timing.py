@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -99,6 +100,32 @@ def measure(
                 if number >= 0:
                     times.append(seconds)
     return found
+
+
+def peak_memory(work: Callable[[], object], warm_up: Callable[[], object] | None = None) -> float | None:
+    """MiB that ``work`` takes at most beyond what is there before; of a process that has done little else.
+
+    A process keeps memory that it had once: what ran before hides a part of the peak. None where the system does not
+    say (it is read from Linux' ``/proc``).
+
+    Args:
+        warm_up: done before, for threads and libraries to be there.
+    """
+    if warm_up is not None:
+        warm_up()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark is what is there now
+        before = high_water()
+    except OSError:
+        return None
+    work()
+    return high_water() - before
+
+
+def high_water() -> float:
+    """MiB that this process had at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def ratio(times: list[float], base: list[float]) -> float:

@@ -118,7 +118,8 @@ class CAC(Linear):
             z = widen(coarse.detach() if self.detach_coarse else coarse)
             context = weighted_means(soft_classes(z, self.confidence), x, self.eps)
             prototypes = self.projector(context, self.weight)
-            logits = self.similarity(x, prototypes)
+            lengths = self.similarity.lengths(x)
+            logits = self.similarity(x, prototypes, lengths)
             if target is None:
                 return CACOutput(logits=logits, coarse=coarse, context=context, prototypes=prototypes)
 
@@ -131,7 +132,7 @@ class CAC(Linear):
                 coarse=coarse,
                 context=context,
                 prototypes=prototypes,
-                oracle=self.similarity(x, oracle_prototypes),
+                oracle=self.similarity(x, oracle_prototypes, lengths),
                 oracle_context=means,
                 oracle_prototypes=oracle_prototypes,
             )

@@ -20,6 +20,8 @@ def unit(x: Tensor, eps: float) -> Tensor:
 class Similarity(nn.Module):
     """``forward(feature [B, C, h, w], prototypes [B, K, C] or [K, C]) -> logits [B, K, h, w]``, float32 or wider.
 
+    Where the :meth:`lengths` of the feature are known, they are handed on.
+
     Args:
         kind: cosine, or dot (the plain product: neither tau nor a norm).
         tau: scale of the cosine.
@@ -35,13 +37,24 @@ class Similarity(nn.Module):
         self.tau = within("classifier.tau", tau, 0, open_low=True)
         self.eps = within("classifier.eps", eps, 0)
 
-    def forward(self, feature: Tensor, prototypes: Tensor) -> Tensor:
+    def lengths(self, feature: Tensor) -> Tensor | None:
+        """[B, 1, h, w] what divides the logits of the pixels of a feature map; None of the plain product.
+
+        For who compares one feature with several sets of prototypes.
+        """
+        if self.kind == "dot":
+            return None
+        # A norm along the channels is slow as one reduction on a CPU. Its gradient at 0 is 0, not that of a root.
+        squares = widen(feature).square().sum(1, keepdim=True)
+        return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt() + self.eps
+
+    def forward(self, feature: Tensor, prototypes: Tensor, lengths: Tensor | None = None) -> Tensor:
         x, p = widen(feature), widen(prototypes)
         if self.kind == "dot":
             return (p @ x.flatten(2)).unflatten(-1, x.shape[-2:])
-        # The norm of the pixels divides their logits, not their features: K numbers per pixel to keep instead of C.
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps
-        return (self.tau * unit(p, self.eps) @ x.flatten(2)).unflatten(-1, x.shape[-2:]) / norm
+        # The length of a pixel divides its logits, not its features: K numbers to keep instead of C.
+        lengths = self.lengths(x) if lengths is None else lengths
+        return (self.tau * unit(p, self.eps) @ x.flatten(2)).unflatten(-1, x.shape[-2:]) / lengths
 
     def extra_repr(self) -> str:
         return self.kind if self.kind == "dot" else f"{self.kind}, tau={self.tau:g}, eps={self.eps:g}"

@@ -180,9 +180,10 @@ class SSA(Linear):
                 spatial_context = self.spatial_centre(z, position)
                 spatial = self.spatial_projector(self.basis, spatial_context)
             prototypes = self.final_prototypes(semantic, spatial, self.combine)
+            lengths = self.similarity.lengths(located)
 
             output = SSAOutput(
-                logits=self.similarity(located, prototypes),
+                logits=self.similarity(located, prototypes, lengths),
                 coarse=coarse,
                 prototypes=prototypes,
                 semantic_context=semantic_context,
@@ -191,9 +192,11 @@ class SSA(Linear):
                 spatial_context=spatial_context,
                 spatial_prototypes=spatial,
             )
-            return output if target is None else self.add_oracle(output, x, located, target)
+            return output if target is None else self.add_oracle(output, x, located, lengths, target)
 
-    def add_oracle(self, output: SSAOutput, x: Tensor, located: Tensor, target: Tensor) -> SSAOutput:
+    def add_oracle(
+        self, output: SSAOutput, x: Tensor, located: Tensor, lengths: Tensor | None, target: Tensor
+    ) -> SSAOutput:
         """Add the ground-truth branch."""
         members = one_hot(downsample_labels(target, x.shape[-2:]), self.num_classes, x.dtype)
 
@@ -215,7 +218,7 @@ class SSA(Linear):
         prototypes = self.final_prototypes(semantic, spatial, self.oracle_combine or self.combine)
         return replace(
             output,
-            oracle=self.similarity(located, prototypes),
+            oracle=self.similarity(located, prototypes, lengths),
             oracle_prototypes=prototypes,
             oracle_semantic_context=semantic_context,
             oracle_semantic_prototypes=semantic,

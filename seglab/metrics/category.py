@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from seglab.metrics.base import Metric
-from seglab.metrics.confusion import confusion_matrix
+from seglab.metrics.confusion import check_labels, largest
+from seglab.ops.confusion import add_confusion
 from seglab.types import Evaluated, Score
 
 
@@ -28,23 +29,28 @@ class CategoryError(Metric):
     )
     needs: ClassVar[frozenset[str]] = frozenset({"category"})
     matrix: Tensor
+    largest: Tensor
     beyond_five: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("largest", torch.tensor(-1), dist_reduce_fx="max")
         self.add_state("beyond_five", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, seen: Evaluated) -> None:
         """Scores [B, K] against categories [B]."""
         scores, category = seen.scores, seen.category.to(seen.scores.device)
-        counts = confusion_matrix(scores.argmax(1), category, self.num_classes)
-        self.matrix += counts.to(self.matrix.device)
+        matrix = torch.zeros_like(self.matrix, device=category.device)
+        add_confusion(matrix, scores.argmax(1), category)
+        self.matrix += matrix.to(self.matrix.device)
+        self.largest = torch.maximum(self.largest, largest(category).to(self.largest.device))
         best = scores.topk(min(5, self.num_classes), dim=1).indices
         self.beyond_five += (best != category[:, None]).all(1).sum().to(self.beyond_five.device)
 
     def compute(self) -> dict[str, Any]:
+        check_labels(self.largest, self.num_classes)
         counts = self.matrix.to("cpu", torch.float64)
         total, right = counts.sum(), counts.diagonal()
         recall = right / counts.sum(1)

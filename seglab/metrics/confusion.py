@@ -19,7 +19,8 @@ from torch import Tensor
 
 from seglab.errors import DataError
 from seglab.metrics.base import Metric
-from seglab.ops.resize import resize_argmax
+from seglab.ops.confusion import add_confusion
+from seglab.ops.resize import argmax, bands
 from seglab.types import IGNORE, Evaluated, Score
 
 MEANS = ("mIoU", "aAcc", "mAcc", "fwIoU", "mDice")
@@ -33,15 +34,28 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int) -> Ten
     Raises:
         DataError: an id beyond the classes.
     """
-    valid = label != IGNORE
-    pairs = label[valid] * num_classes + prediction[valid]
-    counts = torch.bincount(pairs, minlength=num_classes**2)
-    if counts.numel() > num_classes**2:
+    check_labels(largest(label), num_classes)
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=label.device)
+    add_confusion(matrix, prediction, label)
+    return matrix
+
+
+def largest(label: Tensor) -> Tensor:
+    """The largest id of a label that is not void; -1 where all is."""
+    return label.masked_fill(label == IGNORE, -1).amax()
+
+
+def check_labels(found: Tensor, num_classes: int) -> None:
+    """Refuse labels of which :func:`largest` is ``found``.
+
+    Raises:
+        DataError: it is beyond the classes.
+    """
+    if int(found) >= num_classes:
         raise DataError(
-            f"label id {int(label[valid].max())} in an evaluated label — expected 0..{num_classes - 1} or {IGNORE}; "
+            f"label id {int(found)} in an evaluated label — expected 0..{num_classes - 1} or {IGNORE}; "
             "data.check=full names the file"
         )
-    return counts.view(num_classes, num_classes)
 
 
 def summarise(matrix: Tensor) -> dict[str, Any]:
@@ -79,20 +93,30 @@ class ConfusionMatrix(Metric):
 
     scores: ClassVar[tuple[Score, ...]] = tuple(Score(name, "max", "percent") for name in (*MEANS, *PER_CLASS))
     matrix: Tensor
+    largest: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.add_state("matrix", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        # Labels are checked at the end: to look at each batch's would be to wait for it.
+        self.add_state("largest", torch.tensor(-1), dist_reduce_fx="max")
 
     def update(self, seen: Evaluated) -> None:
         """Logits [B, K, h, w] of any size against labels [B, H, W]: resized to the label, then argmax."""
-        label = seen.label
-        prediction = resize_argmax(seen.scores, label.shape[-2:])
         # Huge images are predicted on the CPU (evaluation.accumulate) while the label is on the GPU.
-        counts = confusion_matrix(prediction, label.to(prediction.device), self.num_classes)
-        self.matrix += counts.to(self.matrix.device)
+        label = seen.label.to(seen.scores.device)
+        matrix = torch.zeros_like(self.matrix, device=label.device)
+        for image, rows, y in bands(seen.scores, (label.shape[-2], label.shape[-1])):
+            add_confusion(matrix, argmax(y), label[image, rows])
+        self.matrix += matrix.to(self.matrix.device)
+        self.largest = torch.maximum(self.largest, largest(label).to(self.largest.device))
 
     def compute(self) -> dict[str, Any]:
-        """See :func:`summarise`."""
+        """See :func:`summarise`.
+
+        Raises:
+            DataError: a label was beyond the classes.
+        """
+        check_labels(self.largest, self.num_classes)
         return summarise(self.matrix)

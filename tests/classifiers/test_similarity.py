@@ -34,3 +34,21 @@ def test_scale_of_features_and_prototypes_does_not_matter():
 
 def test_a_zero_feature_is_like_no_class():
     assert not Similarity()(torch.zeros(1, 3, 1, 1), torch.randn(1, 6, 3)).any()
+
+
+def test_a_pixel_without_a_feature_has_logits_and_gradients_of_zero():
+    feature = torch.randn(1, 3, 2, 2, dtype=torch.float64)
+    feature[0, :, 0, 1] = 0
+    feature.requires_grad_()
+    logits = Similarity()(feature, torch.randn(4, 3, dtype=torch.float64))
+    logits[..., 1:, :].sum().backward()
+    assert (logits[0, :, 0, 1] == 0).all()
+    assert feature.grad.isfinite().all()
+    assert (feature.grad[0, :, 0, 1] == 0).all()
+
+
+def test_lengths_that_are_known_change_nothing():
+    similarity, feature = Similarity(), torch.randn(2, 3, 4, 5)
+    for prototypes in (torch.randn(6, 3), torch.randn(2, 6, 3)):
+        known = similarity(feature, prototypes, similarity.lengths(feature))
+        assert torch.equal(known, similarity(feature, prototypes))

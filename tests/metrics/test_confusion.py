@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import multiprocessing
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from seglab.errors import DataError
 from seglab.metrics import ConfusionMatrix, confusion_matrix, summarise
@@ -126,6 +127,23 @@ def test_counts_beyond_float32_stay_exact():
 def test_an_illegal_label_is_named_and_not_counted_as_another_class():
     with pytest.raises(DataError, match=r"label id 7 .* 0\.\.5 or 255"):
         confusion_matrix(torch.zeros(2, 2, dtype=torch.int64), torch.full((2, 2), 7), K)
+    metric = ConfusionMatrix(K)
+    metric.update(seen(torch.randn(1, K, 2, 2), torch.full((1, 2, 2), 7)))
+    metric.update(seen(torch.randn(1, K, 2, 2), torch.full((1, 2, 2), IGNORE)))
+    assert metric.matrix.sum() == 0
+    with pytest.raises(DataError, match=r"label id 7 .* 0\.\.5 or 255"):
+        metric.compute()
+
+
+def test_no_update_waits_for_a_number():
+    """Tensors without data: anything that asks for a value or a data-dependent shape fails."""
+    metric, scores = ConfusionMatrix(K), torch.randn(1, K, 4, 4)
+    label = torch.zeros(1, 16, 16, dtype=torch.int64)
+    metric.update(seen(scores, label))  # how maps of these sizes are resized is worked out once, on the CPU
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    metric.reset()
+    with mode:
+        metric.update(seen(mode.from_tensor(scores), mode.from_tensor(label)))
 
 
 def rank(rank: int, world: int, address: str) -> None:
