@@ -8,6 +8,7 @@ resized; then the image is decoded and resized. It is resized whole: no faster w
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,13 +73,19 @@ class Geometry(NamedTuple):
     flip: bool
 
     def of_image(self, image: np.ndarray, stored: Size, scale: int = 1) -> np.ndarray:
-        """[h, w, 3] of an image of size ``stored``, decoded at 1/scale: bilinear, no antialiasing."""
-        # The last pixels of a reduced image may reach beyond the stored one: they are resized too, and cut off.
-        fy, fx = (new * scale / side for new, side in zip(self.size, stored, strict=True))
-        full = (self.size[1], self.size[0]) if scale == 1 else None
-        resized = cv2.resize(image, full, fx=fx, fy=fy, interpolation=cv2.INTER_LINEAR)
+        """[h, w, 3] of an image of size ``stored``, decoded at 1/scale: bilinear, no antialiasing.
+
+        What lies below and right of the window is not resized. The rest is: OpenCV resizes from the top left corner,
+        and only from there come the bytes of the whole.
+        """
         (top, left), (height, width) = self.offset, self.window
-        cut = resized[top : top + height, left : left + width]
+        (bottom, right), needed = (top + height, left + width), list(image.shape[:2])
+        factors = [new * scale / side for new, side in zip(self.size, stored, strict=True)]
+        for axis, (end, factor) in enumerate(zip((bottom, right), factors, strict=True)):
+            needed[axis] = min(needed[axis], math.ceil(end / factor) + 2)
+        part = image[: needed[0], : needed[1]]
+        resized = cv2.resize(part, None, fx=factors[1], fy=factors[0], interpolation=cv2.INTER_LINEAR)
+        cut = resized[top:bottom, left:right]
         return cv2.flip(cut, 1) if self.flip else cut
 
     def of_map(self, resized: Nearest) -> np.ndarray:

@@ -13,7 +13,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -59,9 +58,9 @@ class Header(NamedTuple):
     """What ``read_image`` can divide the size by."""
 
 
-def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
-    """Size, mode, EXIF orientation and scales of an image file."""
-    with _open(path, max_pixels) as image:
+def read_header(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.dataset.max_pixels") -> Header:
+    """Size, mode, EXIF orientation and scales of an image file; ``limit`` is the key that sets ``max_pixels``."""
+    with _open(path, max_pixels, limit) as image:
         scales = JPEG_SCALES if image.format == "JPEG" else (1,)
         return Header(image.height, image.width, image.mode, _orientation(image), scales)
 
@@ -72,20 +71,51 @@ def read_image(
     exif: str = "ignore",
     limit: str = "data.dataset.max_pixels",
     scale: int = 1,
+    header: Header | None = None,
 ) -> np.ndarray:
     """[H, W, 3] uint8 RGB of the stored pixels; [ceil(H / scale), ceil(W / scale), 3] for one of the header's scales.
 
     Grey is repeated, alpha dropped, CMYK converted by Pillow's plain formula, and of 16-bit grey the high byte kept;
     each kind is announced once. ``exif="apply"`` turns the image upright (``orient`` does the same to its label).
-    ``limit`` is the key of the command that sets ``max_pixels``.
+    ``limit`` is the key of the command that sets ``max_pixels``, ``header`` the file's where it is read already.
     """
+    header = header or read_header(path, max_pixels, limit)
+    if header.orientation != 1 and exif == "ignore":
+        _announce("EXIF rotation is ignored: labels are drawn on stored pixels", path)
+    array = _whole_jpeg(path, header) if scale == 1 else None
+    if array is None:
+        array = _any_image(path, max_pixels, limit, scale)
+    return orient(array, header.orientation) if exif == "apply" else array
+
+
+def _whole_jpeg(path: str, header: Header) -> np.ndarray | None:
+    """[H, W, 3] uint8 of a JPEG in RGB, the same bytes as Pillow's; None where Pillow must decode or complain itself.
+
+    Both decode by libjpeg, which replaces what is damaged and raises nothing; at the end of a file without end marker
+    Pillow raises and OpenCV does not.
+    """
+    if header.scales != JPEG_SCALES or header.mode != "RGB":
+        return None
+    try:
+        data = np.fromfile(path, np.uint8)
+        if data[-2:].tobytes() != END_OF_JPEG:
+            return None
+        array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (OSError, cv2.error):
+        return None
+    if array is None or array.shape != (header.height, header.width, 3):
+        return None
+    return cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array)
+
+
+def _any_image(path: str, max_pixels: int, limit: str, scale: int) -> np.ndarray:
+    """[H, W, 3] uint8 by Pillow, as it is stored."""
     with _open(path, max_pixels, limit) as image:
-        orientation = _orientation(image)
-        if orientation != 1 and exif == "ignore":
-            _announce("EXIF rotation is ignored: labels are drawn on stored pixels", path)
         mode = image.mode
         if scale > 1:
             image.draft(mode, (image.width // scale, image.height // scale))
+        if mode == "F":
+            raise DataError(f"{path}: image of floating point values — 8-bit RGB or grey is read — convert it")
         if mode.startswith("I"):
             _announce("16-bit grey images are reduced to their high byte", path)
             values = np.asarray(image)
@@ -93,18 +123,12 @@ def read_image(
                 span = f"{values.min()}..{values.max()}"
                 raise DataError(f"{path}: 32-bit image with values {span} — 8 or 16 bits are read — convert it")
             grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
-            array = np.repeat(grey[..., None], 3, axis=2)
-        elif mode == "F":
-            raise DataError(f"{path}: image of floating point values — 8-bit RGB or grey is read — convert it")
-        else:
-            if mode != "RGB":
-                dropped = ", without their alpha" if "A" in mode else ""
-                _announce(f"{mode} images are converted to RGB{dropped}", path)
-                image = image.convert("RGB")
-            whole = image.format == "JPEG" and mode == "RGB" and scale == 1
-            decoded = _whole_jpeg(path, image) if whole else None
-            array = np.asarray(image) if decoded is None else decoded
-    return orient(array, orientation) if exif == "apply" else array
+            return np.repeat(grey[..., None], 3, axis=2)
+        if mode != "RGB":
+            dropped = ", without their alpha" if "A" in mode else ""
+            _announce(f"{mode} images are converted to RGB{dropped}", path)
+            image = image.convert("RGB")
+        return np.asarray(image)
 
 
 def read_label(
@@ -155,24 +179,6 @@ def orient(array: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     return array
-
-
-def _whole_jpeg(path: str, image: Image.Image) -> np.ndarray | None:
-    """[H, W, 3] uint8 of an RGB JPEG that Pillow has opened, the same bytes as Pillow's; None where it must try itself.
-
-    Both decode by libjpeg, which replaces what is damaged and raises nothing; at the end of a file without end marker
-    Pillow raises and OpenCV does not.
-    """
-    data = Path(path).read_bytes()
-    if not data.endswith(END_OF_JPEG):
-        return None
-    try:
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        return None
-    if array is None or array.shape != (image.height, image.width, 3):
-        return None
-    return cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array)
 
 
 def _ids_of_colours(rgb: np.ndarray, colours: Mapping[tuple[int, int, int], int], path: str) -> np.ndarray:

@@ -232,7 +232,7 @@ class FileSource(Source):
             values["label"] = self.table(stored, self.path(pair.label))
 
         def read(scale: int) -> np.ndarray:
-            return io.read_image(path, self.max_pixels, self.exif, scale=scale)
+            return io.read_image(path, self.max_pixels, self.exif, scale=scale, header=header)
 
         return Opened(name=pair.name, size=size, read=read, scales=header.scales, values=values)
 
