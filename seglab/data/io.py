@@ -9,6 +9,7 @@ Every failure is a DataError with the file's name.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,12 @@ ORIENTATION = 0x0112
 TURNED = 5
 """Orientations from here on swap height and width."""
 
-JPEG_SCALES = (1, 2, 4, 8)
+JPEG_SCALES = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 """A JPEG is decoded at 1/scale of its size from the low frequencies of its 8x8 blocks, without the other pixels."""
 
 END_OF_JPEG = b"\xff\xd9"
@@ -54,15 +60,20 @@ class Header(NamedTuple):
     width: int
     mode: str
     orientation: int
-    scales: tuple[int, ...] = (1,)
-    """What ``read_image`` can divide the size by."""
+    format: str | None
+    """As Pillow calls it."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """What ``read_image`` can divide the size by, ascending."""
+        reduced = JPEG_SCALES if self.format == "JPEG" else ()
+        return (1, *(scale for scale in reduced if 1 < scale <= min(self.height, self.width)))
 
 
 def read_header(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.dataset.max_pixels") -> Header:
-    """Size, mode, EXIF orientation and scales of an image file; ``limit`` is the key that sets ``max_pixels``."""
+    """Size, mode, EXIF orientation and format of an image file; ``limit`` is the key that sets ``max_pixels``."""
     with _open(path, max_pixels, limit) as image:
-        scales = JPEG_SCALES if image.format == "JPEG" else (1,)
-        return Header(image.height, image.width, image.mode, _orientation(image), scales)
+        return Header(image.height, image.width, image.mode, _orientation(image), image.format)
 
 
 def read_image(
@@ -82,28 +93,28 @@ def read_image(
     header = header or read_header(path, max_pixels, limit)
     if header.orientation != 1 and exif == "ignore":
         _announce("EXIF rotation is ignored: labels are drawn on stored pixels", path)
-    array = _whole_jpeg(path, header) if scale == 1 else None
+    array = _jpeg(path, header, scale)
     if array is None:
         array = _any_image(path, max_pixels, limit, scale)
     return orient(array, header.orientation) if exif == "apply" else array
 
 
-def _whole_jpeg(path: str, header: Header) -> np.ndarray | None:
-    """[H, W, 3] uint8 of a JPEG in RGB, the same bytes as Pillow's; None where Pillow must decode or complain itself.
+def _jpeg(path: str, header: Header, scale: int) -> np.ndarray | None:
+    """[h, w, 3] uint8 of a JPEG in RGB, the same bytes as Pillow's; None where Pillow must decode or complain itself.
 
     Both decode by libjpeg, which replaces what is damaged and raises nothing; at the end of a file without end marker
     Pillow raises and OpenCV does not.
     """
-    if header.scales != JPEG_SCALES or header.mode != "RGB":
+    if header.format != "JPEG" or header.mode != "RGB":
         return None
     try:
         data = np.fromfile(path, np.uint8)
         if data[-2:].tobytes() != END_OF_JPEG:
             return None
-        array = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        array = cv2.imdecode(data, JPEG_SCALES[scale] | cv2.IMREAD_IGNORE_ORIENTATION)
     except (OSError, cv2.error):
         return None
-    if array is None or array.shape != (header.height, header.width, 3):
+    if array is None or array.shape != (math.ceil(header.height / scale), math.ceil(header.width / scale), 3):
         return None
     return cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array)
 
