@@ -2,6 +2,7 @@
 
 python scripts/bench_data.py                              # JPEGs that it writes to a temporary folder
 python scripts/bench_data.py --root ROOT --split training # or a data set's own files
+python scripts/bench_data.py --compare PHOTOS             # what decoding at a reduced size does to the pixels of JPEGs
 
 Prints one line of JSON per pipeline. All make the same items in turns, in one process and one thread: speeds are the
 medians over rounds, from CPU seconds and from seconds on the clock; ``ratio`` is the median over rounds of the CPU
@@ -17,7 +18,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -28,10 +30,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seglab.data import datasets
+from seglab.data import datasets, io
 from seglab.data.augment import Augment, PhotoMetricDistortion
 from seglab.data.items import Items, TrainItems
-from seglab.data.source import FileSource
+from seglab.data.source import FileSource, Opened
 
 PROTOCOL: dict[str, Any] = {"crop": (512, 512), "long_short": (2048, 512), "ratio": (0.5, 2.0), "cat_max_ratio": 0.75}
 SLOW = "decode, resize all, crop"
@@ -96,6 +98,49 @@ def pipelines(source: FileSource, split: str, seed: int) -> dict[str, Callable[[
     }
 
 
+def compare(folder: Path, factors: Sequence[float]) -> None:
+    """Print by how many grey levels images differ that were decoded whole and at a reduced size, then resized alike."""
+    paths = [str(path) for path in sorted(folder.rglob("*.jpg")) if io.read_header(str(path)).mode == "RGB"]
+    for factor in factors:
+        augment = Augment(crop=None, ratio=(factor, factor), flip=0, scaled_decoding=True)
+        found, scales = [], set()
+        for path in paths:
+            header = io.read_header(path)
+            stored = (header.height, header.width)
+            opened = Opened(name=path, size=stored, read=partial(_read, path), scales=header.scales)
+            geometry = augment.geometry(opened, (0, 0, 0))
+            scale = augment.scale(opened, geometry.size)
+            whole, reduced = (geometry.of_image(opened.read(s), stored, s).astype(int) for s in (1, scale))
+            area = cv2.resize(opened.read(1), geometry.size[::-1], interpolation=cv2.INTER_AREA)
+            off = np.abs(whole - reduced)
+            levels = (
+                off.mean(),
+                off.max(),
+                (off > 8).mean(),
+                np.abs(whole - area).mean(),
+                np.abs(reduced - area).mean(),
+            )
+            found.append(levels)
+            scales.add(scale)
+        means = np.mean(found, axis=0)
+        result = {
+            "factor": factor,
+            "scales": sorted(scales),
+            "images": len(found),
+            "mean_difference": round(means[0], 2),
+            "of_single_images": [round(pick([row[0] for row in found]), 2) for pick in (min, max)],
+            "largest": int(max(row[1] for row in found)),
+            "share_above_8": round(means[2], 3),
+            "whole_to_area_average": round(means[3], 2),
+            "reduced_to_area_average": round(means[4], 2),
+        }
+        print(json.dumps(result), flush=True)
+
+
+def _read(path: str, scale: int) -> np.ndarray:
+    return io.read_image(path, scale=scale)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--root", help="a data set's folder; without it, images are written to a temporary folder")
@@ -105,10 +150,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="at most so many of the split's first")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare", metavar="FOLDER", help="of JPEGs: compare their pixels instead of measuring times")
+    parser.add_argument("--factors", type=float, nargs="+", default=(0.5, 0.4, 0.25, 0.15), help="sizes to compare at")
     args = parser.parse_args()
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    if args.compare:
+        compare(Path(args.compare), args.factors)
+        return
     with tempfile.TemporaryDirectory() as folder:
         if args.root is None:
             write(Path(folder), args.sizes)

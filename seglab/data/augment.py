@@ -238,7 +238,7 @@ class Augment:
             uncover pixels need ``fill_mask: 255``.
         fill: (r, g, b) that images smaller than the crop are padded with; the mean colour, unless it is set.
         scaled_decoding: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the resized image is no larger: faster, with
-            other pixels than the published pipelines, for what is decoded is antialiased.
+            other pixels than the published pipelines, for what is decoded is antialiased. None or false: never.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Augment:
         photometric: PhotoMetricDistortion | None = None,
         extra: Sequence[A.BasicTransform] = (),
         fill: Sequence[int] = (0, 0, 0),
-        scaled_decoding: bool = False,
+        scaled_decoding: bool | None = None,
     ) -> None:
         _require(crop is None or (len(crop) == 2 and min(crop) > 0), f"augment.crop={crop}", "[height, width] or null")
         _require(
@@ -294,7 +294,7 @@ class Augment:
         """
         geometry, resized = self._draw(opened, key)
         maps = {name: geometry.of_map(values) for name, values in resized.items()}
-        scale = self._scale(opened, geometry.size)
+        scale = self.scale(opened, geometry.size)
         window = geometry.of_image(opened.read(scale), opened.size, scale)
         out = {"image": window, **{_key(name): values for name, values in maps.items()}}
         if self.pipeline.transforms:
@@ -352,8 +352,8 @@ class Augment:
         # One pixel stays one: 0 would bound the other side to 0 as well.
         return keep_ratio_size(size, [max(1, int(side * factor)) for side in base])
 
-    def _scale(self, opened: Opened, size: Size) -> int:
-        """The largest scale that leaves at least as many pixels as the resized image has."""
+    def scale(self, opened: Opened, size: Size) -> int:
+        """The scale that an image is decoded at: the largest that leaves no side smaller than that of ``size``."""
         if not self.scaled_decoding:
             return 1
         spare = min(side // new for side, new in zip(opened.size, size, strict=True))
