@@ -2,15 +2,18 @@
 
 Resize by a random factor, crop so that no class covers too much, flip, distort the colours, pad. Images stay uint8: the
 network normalises them. Random numbers depend on (seed, epoch, index) alone, so that any worker makes the same pixels
-of an item.
+of an item. The geometry is drawn first, from the image's size and its label, of which only candidate windows are
+resized; then the image is decoded and resized. It is resized whole: no faster way to a window alone has its bytes.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 # albumentations asks a package index for updates when it is imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -19,9 +22,10 @@ import albumentations as A
 import cv2
 import numpy as np
 from albumentations.core.type_definitions import Targets
+from numpy.typing import NDArray
 
 from seglab.data import targets
-from seglab.data.source import Sample
+from seglab.data.source import Opened
 from seglab.errors import ConfigError
 from seglab.types import IGNORE
 
@@ -30,6 +34,9 @@ Size = tuple[int, int]
 
 AUGMENT = 0xA06
 """Separates the random numbers of the augmentation from those of the order."""
+
+BAND = 32
+"""Rows that go through all colour steps together: they stay in the core's cache, which halves the time."""
 
 
 def keep_ratio_size(size: Size, long_short: Sequence[int]) -> Size:
@@ -45,83 +52,78 @@ def is_diverse(label: np.ndarray, max_share: float) -> bool:
 
 
 def choose_window(
-    label: np.ndarray, crop: Size, offsets: Iterable[Size], max_share: float, retries: int = 10
+    window: Callable[[Size], np.ndarray], offsets: Iterable[Size], max_share: float, retries: int = 10
 ) -> tuple[int, Size]:
-    """Number and offset (top, left) of the window taken: the first diverse one, or the one after ``retries`` anyway."""
-    for number, (top, left) in enumerate(offsets):
-        if number == retries or is_diverse(label[top : top + crop[0], left : left + crop[1]], max_share):
-            return number, (top, left)
+    """Number and offset (top, left) of the window taken: the first diverse one, or the one after ``retries`` anyway.
+
+    ``window`` gives the label [h, w] uint8 at an offset.
+    """
+    for number, offset in enumerate(offsets):
+        if number == retries or is_diverse(window(offset), max_share):
+            return number, offset
     raise ValueError(f"fewer than {retries + 1} candidate windows")
 
 
-class RandomResize(A.DualTransform):
-    """Resize to ``long_short`` times a random factor, shape kept: bilinear image, nearest label, no antialiasing.
+class Geometry(NamedTuple):
+    """Which pixels of an image training sees: those of a window of the resized image, mirrored or not."""
 
-    Args:
-        long_short: (long, short) side that the factor multiplies; None is the image's own size.
-        ratio: range of the factor, uniform.
-    """
+    size: Size
+    """Of the whole image, resized."""
+    offset: Size
+    """(top, left) of the window."""
+    window: Size
+    """(height, width) of the window: the crop's, or less where the resized image is smaller."""
+    flip: bool
 
-    _targets = (Targets.IMAGE, Targets.MASK)
+    def of_image(self, image: np.ndarray, stored: Size, scale: int = 1) -> np.ndarray:
+        """[h, w, 3] of an image of size ``stored``, decoded at 1/scale: bilinear, no antialiasing.
 
-    def __init__(self, long_short: Sequence[int] | None, ratio: Sequence[float] = (0.5, 2.0), p: float = 1.0) -> None:
-        super().__init__(p=p)
-        self.long_short = long_short
-        self.ratio = ratio
+        What lies below and right of the window is not resized. The rest is: OpenCV resizes from the top left corner,
+        and only from there come the bytes of the whole.
+        """
+        (top, left), (height, width) = self.offset, self.window
+        (bottom, right), needed = (top + height, left + width), list(image.shape[:2])
+        factors = [new * scale / side for new, side in zip(self.size, stored, strict=True)]
+        for axis, (end, factor) in enumerate(zip((bottom, right), factors, strict=True)):
+            needed[axis] = min(needed[axis], math.ceil(end / factor) + 2)
+        part = image[: needed[0], : needed[1]]
+        resized = cv2.resize(part, None, fx=factors[1], fy=factors[0], interpolation=cv2.INTER_LINEAR)
+        cut = resized[top:bottom, left:right]
+        return cv2.flip(cut, 1) if self.flip else cut
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the new (height, width)."""
-        height, width = params["shape"][:2]
-        base = self.long_short or (height, width)
-        factor = self.py_random.uniform(*self.ratio)
-        # One pixel stays one: 0 would bound the other side to 0 as well.
-        return {"size": keep_ratio_size((height, width), [max(1, int(side * factor)) for side in base])}
-
-    def apply(self, img: np.ndarray, size: Size = (0, 0), **params: Any) -> np.ndarray:
-        """The image, resized."""
-        return cv2.resize(img, size[::-1], interpolation=cv2.INTER_LINEAR)
-
-    def apply_to_mask(self, mask: np.ndarray, size: Size = (0, 0), **params: Any) -> np.ndarray:
-        """The label, resized."""
-        return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)
+    def of_map(self, resized: Nearest) -> np.ndarray:
+        """[h, w] of a map."""
+        cut = resized.window(self.window, self.offset)
+        return np.ascontiguousarray(cut[:, ::-1]) if self.flip else cut
 
 
-class DiverseCrop(A.DualTransform):
-    """A random window that is drawn again while one class dominates it; an image smaller than the window stays smaller.
+class Nearest:
+    """A map [H, W] resized by nearest neighbour to ``size``, window by window: the values of OpenCV's whole resize."""
 
-    Without a label map, the first window is taken.
+    def __init__(self, values: np.ndarray, size: Size) -> None:
+        self.values = values
+        self.rows, self.columns = (_sources(old, new) for old, new in zip(values.shape, size, strict=True))
+        self._last: tuple[tuple[Size, Size], np.ndarray] | None = None  # the last that was looked at is mostly taken
 
-    Args:
-        crop: (height, width).
-        max_share: the largest class must cover less of the labelled pixels; 1 takes any window.
-        retries: windows that may be refused; the next one is taken unchecked.
-    """
+    def window(self, window: Size, offset: Size) -> np.ndarray:
+        """[h, w] of size ``window`` at ``offset``."""
+        if self._last is None or self._last[0] != (window, offset):
+            self._last = (window, offset), self._cut(window, offset)
+        return self._last[1]
 
-    _targets = (Targets.IMAGE, Targets.MASK)
+    def _cut(self, window: Size, offset: Size) -> np.ndarray:
+        rows = self.rows[offset[0] : offset[0] + window[0]]
+        columns = self.columns[offset[1] : offset[1] + window[1]]
+        span, rows = self.values[rows[0] : rows[-1] + 1], rows - rows[0]
+        if len(span) > len(rows):  # a copied row costs less than one of picked pixels
+            return span.take(rows, axis=0).take(columns, axis=1)
+        return span.take(columns, axis=1).take(rows, axis=0)
 
-    def __init__(self, crop: Sequence[int], max_share: float = 0.75, retries: int = 10, p: float = 1.0) -> None:
-        super().__init__(p=p)
-        self.crop = (crop[0], crop[1])
-        self.max_share = max_share
-        self.retries = retries
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the window's offset."""
-        margins = [max(side - crop, 0) for side, crop in zip(params["shape"], self.crop, strict=False)]
-        label = data.get(_key("label"))
-        if label is None or self.max_share >= 1 or margins == [0, 0]:
-            return {"offset": next(self._draw(margins))}
-        _, offset = choose_window(label, self.crop, self._draw(margins), self.max_share, self.retries)
-        return {"offset": offset}
-
-    def apply(self, img: np.ndarray, offset: Size = (0, 0), **params: Any) -> np.ndarray:
-        """The window of image or label."""
-        (top, left), (height, width) = offset, self.crop
-        return img[top : top + height, left : left + width]
-
-    def _draw(self, margins: Sequence[int]) -> Iterator[Size]:
-        while True:
-            yield self.py_random.randint(0, margins[0]), self.py_random.randint(0, margins[1])
+def _sources(old: int, new: int) -> NDArray[np.intp]:
+    """Which of ``old`` positions each of ``new`` is taken from: OpenCV's own choice, as it resizes the positions."""
+    positions = np.arange(old, dtype=np.int32)[None]
+    return cv2.resize(positions, (new, 1), interpolation=cv2.INTER_NEAREST)[0].astype(np.intp)
 
 
 class PhotoMetricDistortion(A.ImageOnlyTransform):
@@ -179,20 +181,29 @@ class PhotoMetricDistortion(A.ImageOnlyTransform):
         **params: Any,
     ) -> np.ndarray:
         """The image [H, W, 3] uint8 after the steps that were drawn."""
+        steps: list[Callable[[np.ndarray], np.ndarray]] = []
         table = _LEVELS.copy()
         if brightness is not None:
             table = _truncated(table + np.float32(brightness))
         if contrast is not None and contrast_first:
             table = _truncated(table * np.float32(contrast))
         if brightness is not None or (contrast is not None and contrast_first):
-            img = cv2.LUT(img, table.astype(np.uint8))
+            steps.append(partial(cv2.LUT, lut=table.astype(np.uint8)))
         if saturation is not None:
-            img = _on_hsv(img, 1, _truncated(_LEVELS * np.float32(saturation)))
+            steps.append(partial(_on_hsv, channel=1, table=_truncated(_LEVELS * np.float32(saturation))))
         if hue is not None:
-            img = _on_hsv(img, 0, (_LEVELS + hue) % 180)
+            steps.append(partial(_on_hsv, channel=0, table=(_LEVELS + hue) % 180))
         if contrast is not None and not contrast_first:
-            img = cv2.LUT(img, _truncated(_LEVELS * np.float32(contrast)).astype(np.uint8))
-        return img
+            steps.append(partial(cv2.LUT, lut=_truncated(_LEVELS * np.float32(contrast)).astype(np.uint8)))
+        if not steps:
+            return img
+        out = np.empty_like(img)
+        for top in range(0, len(img), BAND):
+            band = img[top : top + BAND]
+            for step in steps:
+                band = step(band)
+            out[top : top + BAND] = band
+        return out
 
     def _chosen(self) -> bool:
         return self.py_random.random() < self.each
@@ -207,14 +218,13 @@ def _truncated(levels: np.ndarray) -> np.ndarray:
 
 def _on_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:
     """Send one channel of HSV through a table."""
-    tables = np.stack([_LEVELS] * 3, axis=1).astype(np.uint8)
-    tables[:, channel] = table
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    return cv2.cvtColor(cv2.LUT(hsv, tables[:, None]), cv2.COLOR_HSV2RGB)
+    values = cv2.LUT(cv2.extractChannel(hsv, channel), table.astype(np.uint8))
+    return cv2.cvtColor(cv2.insertChannel(values, hsv, channel), cv2.COLOR_HSV2RGB)
 
 
 class Augment:
-    """``(sample, key) -> item``: the image [H, W, 3] uint8 and every target of a sample, augmented together.
+    """``(opened sample, key) -> item``: the image [H, W, 3] uint8 and every target, augmented together.
 
     Args:
         crop: (height, width) of what training sees; None keeps the resized image whole.
@@ -227,6 +237,8 @@ class Augment:
         extra: albumentations transforms of image, or image and mask (the label), that leave an image uint8. Those that
             uncover pixels need ``fill_mask: 255``.
         fill: (r, g, b) that images smaller than the crop are padded with; the mean colour, unless it is set.
+        scaled_decoding: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the resized image is no larger: faster, with
+            other pixels than the published pipelines, for what is decoded is antialiased. None or false: never.
     """
 
     def __init__(
@@ -240,6 +252,7 @@ class Augment:
         photometric: PhotoMetricDistortion | None = None,
         extra: Sequence[A.BasicTransform] = (),
         fill: Sequence[int] = (0, 0, 0),
+        scaled_decoding: bool | None = None,
     ) -> None:
         _require(crop is None or (len(crop) == 2 and min(crop) > 0), f"augment.crop={crop}", "[height, width] or null")
         _require(
@@ -261,31 +274,31 @@ class Augment:
             "three numbers from 0 to 255",
         )
         self.crop = None if crop is None else (crop[0], crop[1])
-        steps: list[Any] = []
-        if ratio is not None:
-            steps.append(RandomResize(long_short, ratio))
-        if self.crop is not None:
-            steps.append(DiverseCrop(self.crop, cat_max_ratio, crop_retries))
-        if flip > 0:
-            steps.append(A.HorizontalFlip(p=flip))
-        if photometric is not None:
-            steps.append(photometric)
+        self.long_short = long_short
+        self.ratio = ratio
+        self.max_share = cat_max_ratio
+        self.retries = crop_retries
+        self.flip = flip
+        self.scaled_decoding = scaled_decoding
         others = {name: "mask" for name, target in targets.TARGETS.items() if target.is_map and _key(name) == name}
-        self.pipeline = A.Compose([*steps, *extra], additional_targets=others)
-        self.fill = np.array(fill, np.uint8)
+        steps = [*([] if photometric is None else [photometric]), *extra]
+        self.pipeline = A.Compose(steps, additional_targets=others)
+        self.fill = [int(value) for value in fill]
 
-    def __call__(self, sample: Sample, key: tuple[int, int, int]) -> targets.Item:
+    def __call__(self, opened: Opened, key: tuple[int, int, int]) -> targets.Item:
         """Augment one item; the same ``key`` (seed, epoch, index) gives the same result.
 
         Raises:
             ConfigError: ``extra`` or ``photometric`` makes an image that is not uint8 RGB or larger than the crop.
+            DataError: the image cannot be decoded.
         """
-        generator = np.random.default_rng([AUGMENT, *key])
-        # One pair of generators for all steps: seeded each for itself, they would all draw the same numbers.
-        self.pipeline.set_random_state(generator, random.Random(int(generator.integers(1 << 62))))
-        given = targets.given(sample)
-        maps = [name for name in given if targets.TARGETS[name].is_map]
-        out = self.pipeline(image=sample.image, **{_key(name): given[name] for name in maps})
+        geometry, resized = self._draw(opened, key)
+        maps = {name: geometry.of_map(values) for name, values in resized.items()}
+        scale = self.scale(opened, geometry.size)
+        window = geometry.of_image(opened.read(scale), opened.size, scale)
+        out = {"image": window, **{_key(name): values for name, values in maps.items()}}
+        if self.pipeline.transforms:
+            out = self.pipeline(**out, force_apply=True)  # which draws nothing for the pipeline as a whole
         image = out["image"]
         if image.dtype != np.uint8 or image.shape[2:] != (3,):
             raise ConfigError(
@@ -300,13 +313,56 @@ class Augment:
                 " — transforms there must keep the size — crop in the last of them"
             )
         if size != (height, width):
-            whole = np.empty((height, width, 3), np.uint8)
-            whole[:] = self.fill
-            whole[: size[0], : size[1]] = image
-            image = whole
-        made: dict[str, Any] = dict(targets.tensors({n: value for n, value in given.items() if n not in maps}))
+            edges = (0, height - size[0], 0, width - size[1])
+            image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=self.fill)
+        others = [name for name in targets.TARGETS if name in opened.values and name not in maps]
+        made: dict[str, Any] = dict(targets.tensors({name: opened.values[name] for name in others}))
         made |= {name: targets.padded(name, out[_key(name)], height, width) for name in maps}
-        return targets.Item(image=targets.planes(image), name=sample.name, **made)
+        return targets.Item(image=targets.planes(image), name=opened.name, **made)
+
+    def geometry(self, opened: Opened, key: tuple[int, int, int]) -> Geometry:
+        """Which pixels of an item training sees at ``key``; the image is not decoded."""
+        return self._draw(opened, key)[0]
+
+    def _draw(self, opened: Opened, key: tuple[int, int, int]) -> tuple[Geometry, dict[str, Nearest]]:
+        """The geometry and the resized maps, by name. The pipeline's random numbers are those that follow."""
+        generator = np.random.default_rng([AUGMENT, *key])
+        draw = random.Random(int(generator.integers(1 << 62)))
+        # One pair of generators for all steps: seeded each for itself, they would all draw the same numbers.
+        self.pipeline.set_random_state(generator, draw)
+        draw.random()  # decides nothing; published runs drew it, and their items are to be repeated
+        size = opened.size if self.ratio is None else self._resized(opened.size, draw.uniform(*self.ratio))
+        names = [name for name, target in targets.TARGETS.items() if target.is_map and name in opened.values]
+        maps = {name: Nearest(opened.values[name], size) for name in names}
+        offset, window = (0, 0), size
+        if self.crop is not None:
+            margins = [max(side - crop, 0) for side, crop in zip(size, self.crop, strict=True)]
+            window = (size[0] - margins[0], size[1] - margins[1])
+            offsets = _offsets(draw, margins)
+            if "label" not in maps or self.max_share >= 1 or margins == [0, 0]:
+                offset = next(offsets)
+            else:
+                look = partial(maps["label"].window, window)
+                _, offset = choose_window(look, offsets, self.max_share, self.retries)
+        flip = self.flip >= 1 or (self.flip > 0 and draw.random() < self.flip)
+        return Geometry(size, offset, window, flip), maps
+
+    def _resized(self, size: Size, factor: float) -> Size:
+        base = self.long_short or size
+        # One pixel stays one: 0 would bound the other side to 0 as well.
+        return keep_ratio_size(size, [max(1, int(side * factor)) for side in base])
+
+    def scale(self, opened: Opened, size: Size) -> int:
+        """The scale that an image is decoded at: the largest that leaves no side smaller than that of ``size``."""
+        if not self.scaled_decoding:
+            return 1
+        spare = min(side // new for side, new in zip(opened.size, size, strict=True))
+        return max(scale for scale in opened.scales if scale <= max(spare, 1))
+
+
+def _offsets(draw: random.Random, margins: Sequence[int]) -> Iterator[Size]:
+    while True:
+        yield draw.randint(0, margins[0]), draw.randint(0, margins[1])
 
 
 def _key(name: str) -> str:

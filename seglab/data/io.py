@@ -1,19 +1,22 @@
 """The only place that opens images and labels.
 
 Pillow, because it returns palette indices where OpenCV expands them to colours, refuses a truncated JPEG where OpenCV
-returns a half-grey image, and leaves the pixels where the labels were drawn instead of rotating them by EXIF.
+returns a half-grey image, and leaves the pixels where the labels were drawn instead of rotating them by EXIF. A JPEG
+that Pillow has opened and that has its end is decoded by OpenCV: the same bytes in less time.
 Every failure is a DataError with the file's name.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
@@ -27,6 +30,19 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 ORIENTATION = 0x0112
 """EXIF tag of the camera's orientation; 1 is upright, 5..8 swap height and width."""
+
+TURNED = 5
+"""Orientations from here on swap height and width."""
+
+JPEG_SCALES = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+"""A JPEG is decoded at 1/scale of its size from the low frequencies of its 8x8 blocks, without the other pixels."""
+
+END_OF_JPEG = b"\xff\xd9"
 
 LABEL_MODES = {"L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 WANTED = "one channel of class ids (L, P, I;16, I or 1) is expected"
@@ -44,28 +60,73 @@ class Header(NamedTuple):
     width: int
     mode: str
     orientation: int
+    format: str | None
+    """As Pillow calls it."""
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """What ``read_image`` can divide the size by, ascending."""
+        reduced = JPEG_SCALES if self.format == "JPEG" else ()
+        return (1, *(scale for scale in reduced if 1 < scale <= min(self.height, self.width)))
 
 
-def read_header(path: str, max_pixels: int = MAX_PIXELS) -> Header:
-    """Size, mode and EXIF orientation of an image file."""
-    with _open(path, max_pixels) as image:
-        return Header(image.height, image.width, image.mode, _orientation(image))
+def read_header(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.dataset.max_pixels") -> Header:
+    """Size, mode, EXIF orientation and format of an image file; ``limit`` is the key that sets ``max_pixels``."""
+    with _open(path, max_pixels, limit) as image:
+        return Header(image.height, image.width, image.mode, _orientation(image), image.format)
 
 
 def read_image(
-    path: str, max_pixels: int = MAX_PIXELS, exif: str = "ignore", limit: str = "data.dataset.max_pixels"
+    path: str,
+    max_pixels: int = MAX_PIXELS,
+    exif: str = "ignore",
+    limit: str = "data.dataset.max_pixels",
+    scale: int = 1,
+    header: Header | None = None,
 ) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of the stored pixels.
+    """[H, W, 3] uint8 RGB of the stored pixels; [ceil(H / scale), ceil(W / scale), 3] for one of the header's scales.
 
     Grey is repeated, alpha dropped, CMYK converted by Pillow's plain formula, and of 16-bit grey the high byte kept;
     each kind is announced once. ``exif="apply"`` turns the image upright (``orient`` does the same to its label).
-    ``limit`` is the key of the command that sets ``max_pixels``.
+    ``limit`` is the key of the command that sets ``max_pixels``, ``header`` the file's where it is read already.
     """
+    header = header or read_header(path, max_pixels, limit)
+    if header.orientation != 1 and exif == "ignore":
+        _announce("EXIF rotation is ignored: labels are drawn on stored pixels", path)
+    array = _jpeg(path, header, scale)
+    if array is None:
+        array = _any_image(path, max_pixels, limit, scale)
+    return orient(array, header.orientation) if exif == "apply" else array
+
+
+def _jpeg(path: str, header: Header, scale: int) -> np.ndarray | None:
+    """[h, w, 3] uint8 of a JPEG in RGB, the same bytes as Pillow's; None where Pillow must decode or complain itself.
+
+    Both decode by libjpeg, which replaces what is damaged and raises nothing; at the end of a file without end marker
+    Pillow raises and OpenCV does not.
+    """
+    if header.format != "JPEG" or header.mode != "RGB":
+        return None
+    try:
+        data = np.fromfile(path, np.uint8)
+        if data[-2:].tobytes() != END_OF_JPEG:
+            return None
+        array = cv2.imdecode(data, JPEG_SCALES[scale] | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (OSError, cv2.error):
+        return None
+    if array is None or array.shape != (math.ceil(header.height / scale), math.ceil(header.width / scale), 3):
+        return None
+    return cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=array)
+
+
+def _any_image(path: str, max_pixels: int, limit: str, scale: int) -> np.ndarray:
+    """[H, W, 3] uint8 by Pillow, as it is stored."""
     with _open(path, max_pixels, limit) as image:
-        orientation = _orientation(image)
-        if orientation != 1 and exif == "ignore":
-            _announce("EXIF rotation is ignored: labels are drawn on stored pixels", path)
         mode = image.mode
+        if scale > 1:
+            image.draft(mode, (image.width // scale, image.height // scale))
+        if mode == "F":
+            raise DataError(f"{path}: image of floating point values — 8-bit RGB or grey is read — convert it")
         if mode.startswith("I"):
             _announce("16-bit grey images are reduced to their high byte", path)
             values = np.asarray(image)
@@ -73,16 +134,12 @@ def read_image(
                 span = f"{values.min()}..{values.max()}"
                 raise DataError(f"{path}: 32-bit image with values {span} — 8 or 16 bits are read — convert it")
             grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
-            array = np.repeat(grey[..., None], 3, axis=2)
-        elif mode == "F":
-            raise DataError(f"{path}: image of floating point values — 8-bit RGB or grey is read — convert it")
-        else:
-            if mode != "RGB":
-                dropped = ", without their alpha" if "A" in mode else ""
-                _announce(f"{mode} images are converted to RGB{dropped}", path)
-                image = image.convert("RGB")
-            array = np.asarray(image)
-    return orient(array, orientation) if exif == "apply" else array
+            return np.repeat(grey[..., None], 3, axis=2)
+        if mode != "RGB":
+            dropped = ", without their alpha" if "A" in mode else ""
+            _announce(f"{mode} images are converted to RGB{dropped}", path)
+            image = image.convert("RGB")
+        return np.asarray(image)
 
 
 def read_label(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from seglab.data import targets
 from seglab.data.augment import Augment
-from seglab.data.source import Sample, Source
+from seglab.data.source import Opened, Sample, Source
 from seglab.data.targets import Item
 from seglab.errors import DataError
 
@@ -38,8 +38,15 @@ class Items:
 
     def read(self, index: int) -> Sample:
         """Item ``index``, counted over all splits."""
+        return self.source.read(*self._place(index))
+
+    def open(self, index: int) -> Opened:
+        """The same item, its image to be decoded."""
+        return self.source.open(*self._place(index))
+
+    def _place(self, index: int) -> tuple[str, int]:
         part = bisect_right(self.starts, index) - 1
-        return self.source.read(self.splits[part], index - self.starts[part])
+        return self.splits[part], index - self.starts[part]
 
 
 class TrainItems(Dataset[Item]):
@@ -74,24 +81,34 @@ class TrainItems(Dataset[Item]):
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        sample = self._read(index)
-        if missing := [name for name in self.needs if getattr(sample, name) is None]:
-            raise DataError(
-                f"{sample.name}: no {missing[0]}, which the task learns from — expected a split in which every image"
-                " has one — change data.splits.train"
-            )
-        return self.augment(sample, (self.seed, epoch, index))
-
-    def _read(self, index: int) -> Sample:
+        random = (self.seed, epoch, index)  # those of the item asked for, whichever takes its place
         if self.on_corrupt == "raise":
             try:
-                return self.items.read(index)
+                made = self._made(index, random)
             except DataError as error:
                 raise DataError(f"{error} — or train without it: data.on_corrupt=skip") from error
+        else:
+            made = self._made_or_next(index, random)
+        if isinstance(made, Item):
+            return made
+        raise DataError(
+            f"{made.name}: no {self._missing(made)[0]}, which the task learns from — expected a split in which every"
+            " image has one — change data.splits.train"
+        )
+
+    def _made(self, index: int, random: tuple[int, int, int]) -> Item | Opened:
+        """The augmented item, or what was opened where a target is missing."""
+        opened = self.items.open(index)
+        return opened if self._missing(opened) else self.augment(opened, random)
+
+    def _missing(self, opened: Opened) -> list[str]:
+        return [name for name in self.needs if name not in opened.values]
+
+    def _made_or_next(self, index: int, random: tuple[int, int, int]) -> Item | Opened:
         limit = max(1, int(self.TOLERATED * len(self)))
         while True:
             try:
-                return self.items.read(index)
+                return self._made(index, random)
             except DataError as error:
                 if not self.corrupt[index]:
                     self.corrupt[index] = True

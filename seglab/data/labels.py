@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from seglab.data.listing import first
@@ -46,8 +47,11 @@ class LabelTable:
 
     def __call__(self, raw: np.ndarray, path: str) -> np.ndarray:
         """[H, W] uint8 train ids of stored ids ``raw``; DataError names the ids that have none and the likely cause."""
-        inside = raw if raw.dtype in (np.uint8, np.uint16) else np.where((raw < 0) | (raw > 0xFFFF), 0, raw)
-        out = np.take(self.table, inside)
+        if raw.dtype == np.uint8:
+            inside, out = raw, cv2.LUT(raw, self.table[:256])  # several times faster than indexing
+        else:
+            inside = raw if raw.dtype == np.uint16 else np.where((raw < 0) | (raw > 0xFFFF), 0, raw)
+            out = np.take(self.table, inside)
         lost = out == UNKNOWN
         if inside is not raw:
             lost |= inside != raw

@@ -6,11 +6,11 @@ import hashlib
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from textwrap import indent
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,10 +35,38 @@ class Sample:
     """Class of the whole image."""
 
 
+@dataclass(kw_only=True)
+class Opened:
+    """A sample whose targets are read and whose image is not decoded yet: training first draws what it needs of it."""
+
+    name: str
+    size: tuple[int, int]
+    """(height, width) of the whole image."""
+    read: Callable[[int], np.ndarray]
+    """``read(scale)`` is the image at 1/scale of its size, [ceil(H / scale), ceil(W / scale), 3] uint8 RGB, for one of
+    ``scales``; may be read-only. DataError names the file that cannot be decoded."""
+    scales: tuple[int, ...] = (1,)
+    """Ascending; more than 1 where the file's format decodes less than all of its pixels."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The sample's other fields, by name, without those that are None."""
+
+    @classmethod
+    def of(cls, sample: Sample) -> Opened:
+        """Of a sample that is read already."""
+        values = {f.name: getattr(sample, f.name) for f in fields(sample) if f.name not in ("image", "name")}
+        given = {name: value for name, value in values.items() if value is not None}
+        height, width = sample.image.shape[:2]
+        return cls(name=sample.name, size=(height, width), read=lambda scale: sample.image, values=given)
+
+    def sample(self) -> Sample:
+        """With its whole image."""
+        return Sample(image=self.read(1), name=self.name, **self.values)
+
+
 class Source(ABC):
     """A dataset that can name its items and read one of them.
 
-    ``read`` is called in worker processes and must be a pure function of (split, index).
+    ``read`` and ``open`` are called in worker processes and must be pure functions of (split, index).
     """
 
     spec: DatasetSpec
@@ -55,6 +83,10 @@ class Source(ABC):
     @abstractmethod
     def read(self, split: str, index: int) -> Sample:
         """Item ``index`` of ``split``; DataError names the file that cannot be used."""
+
+    def open(self, split: str, index: int) -> Opened:
+        """The same item with its image still to be decoded, where that saves something; here it does not."""
+        return Opened.of(self.read(split, index))
 
     def sequences(self, split: str) -> list[str] | None:
         """The video that each item of ``split`` is a frame of, in the items' order; None where images are independent.
@@ -181,15 +213,28 @@ class FileSource(Source):
 
     def read(self, split: str, index: int) -> Sample:
         """Image and label of one item; DataError if either is unreadable, their sizes differ or an id has no class."""
+        return self.open(split, index).sample()
+
+    def open(self, split: str, index: int) -> Opened:
+        """Label and size of one item, its image to be decoded; DataError as ``read``, for the image when it is."""
         pair = self.pairs(split)[index]
-        image = io.read_image(self.path(pair.image), self.max_pixels, self.exif)
-        if not self.labelled(split):
-            return Sample(image=image, name=pair.name)
-        if pair.label is None:
-            raise DataError(f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true")
-        stored = self.read_stored(pair)
-        self.same_size(pair, image.shape[:2], stored.shape)
-        return Sample(image=image, label=self.table(stored, self.path(pair.label)), name=pair.name)
+        path = self.path(pair.image)
+        header = io.read_header(path, self.max_pixels)
+        size = (header.height, header.width)
+        if self.exif == "apply" and header.orientation >= io.TURNED:
+            size = size[::-1]
+        values = {}
+        if self.labelled(split):
+            if pair.label is None:
+                raise DataError(f"{path}: no label file — add it, or set data.allow_unlabelled=true")
+            stored = self.read_stored(pair)
+            self.same_size(pair, size, stored.shape)
+            values["label"] = self.table(stored, self.path(pair.label))
+
+        def read(scale: int) -> np.ndarray:
+            return io.read_image(path, self.max_pixels, self.exif, scale=scale, header=header)
+
+        return Opened(name=pair.name, size=size, read=read, scales=header.scales, values=values)
 
     def read_stored(self, pair: Pair) -> np.ndarray:
         """[H, W] ids of a pair's label as stored."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -75,13 +76,17 @@ def tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def planes(image: np.ndarray) -> Tensor:
-    """[3, H, W] of an image [H, W, 3], a copy."""
-    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+    """[3, H, W] of an image [H, W, 3] uint8, a copy."""
+    out = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(np.ascontiguousarray(image), list(out))
+    return torch.from_numpy(out)
 
 
 def padded(name: str, values: np.ndarray, height: int, width: int) -> Tensor:
     """A map [h, w] at the top left of [height, width], its fill value around it."""
     target = TARGETS[name]
+    if values.shape == (height, width):
+        return torch.from_numpy(np.array(values, target.dtype, order="C"))
     out = np.full((height, width), target.fill, target.dtype)
     out[: values.shape[0], : values.shape[1]] = values
     return torch.from_numpy(out)

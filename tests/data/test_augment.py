@@ -10,14 +10,12 @@ import torch
 
 from seglab.data.augment import (
     Augment,
-    DiverseCrop,
     PhotoMetricDistortion,
-    RandomResize,
     choose_window,
     is_diverse,
     keep_ratio_size,
 )
-from seglab.data.source import Sample
+from seglab.data.source import Opened, Sample
 from seglab.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -48,16 +46,14 @@ def test_keep_ratio_follows_the_published_arithmetic(size, long_short, expected)
     assert keep_ratio_size(size, long_short) == expected
 
 
-def test_resizing_draws_the_factor_and_truncates_the_target():
-    image, label = scene()
-    sizes = set()
-    step = RandomResize(None, (0.5, 2.0))
-    for seed in range(200):
-        step.set_random_seed(seed)
-        out = step(image=image, mask=label)
-        sizes.add(out["mask"].shape)
-        assert out["image"].shape[:2] == out["mask"].shape
-        assert set(np.unique(out["mask"])) <= set(np.unique(label))
+def drawn(augment, size=(40, 60), label=None, count=200):
+    """The geometries of one item in ``count`` epochs."""
+    opened = Opened.of(Sample(image=np.zeros((*size, 3), np.uint8), label=label, name="a"))
+    return [augment.geometry(opened, (0, epoch, 0)) for epoch in range(count)]
+
+
+def test_the_factor_is_drawn_and_the_target_truncated():
+    sizes = {geometry.size for geometry in drawn(Augment(crop=None))}
     assert min(sizes) >= (20, 30)
     assert max(sizes) <= (80, 120)
     assert max(sizes)[0] - min(sizes)[0] > 50
@@ -65,9 +61,14 @@ def test_resizing_draws_the_factor_and_truncates_the_target():
 
 def test_resizing_is_opencvs_bilinear_and_nearest():
     image, label = scene()
-    out = RandomResize((90, 60), (1.0, 1.0))(image=image, mask=label)
-    assert np.array_equal(out["image"], cv2.resize(image, (90, 60), interpolation=cv2.INTER_LINEAR))
-    assert np.array_equal(out["mask"], cv2.resize(label, (90, 60), interpolation=cv2.INTER_NEAREST))
+    out, target = augmented(Augment(crop=None, long_short=(90, 60), ratio=(1.0, 1.0), flip=0), image, label, (0, 0, 0))
+    assert np.array_equal(planes(out), cv2.resize(image, (90, 60), interpolation=cv2.INTER_LINEAR))
+    assert np.array_equal(target, cv2.resize(label, (90, 60), interpolation=cv2.INTER_NEAREST))
+
+
+def planes(image):
+    """[H, W, 3] of an item's image."""
+    return image.permute(1, 2, 0).numpy()
 
 
 def test_a_window_needs_two_classes_and_none_that_dominates():
@@ -84,23 +85,21 @@ def test_the_eleventh_window_is_taken_unchecked():
     label = np.zeros((4, 8), np.uint8)
     label[:, 6:] = 1
     dull, good = (0, 0), (0, 4)
-    assert choose_window(label, (4, 4), [dull] * 3 + [good], 0.75) == (3, good)
-    assert choose_window(label, (4, 4), [dull] * 10 + [good], 0.75) == (10, good)
-    assert choose_window(label, (4, 4), [dull] * 11 + [good], 0.75) == (10, dull)
-    assert choose_window(label, (4, 4), [dull, good], 0.75, retries=0) == (0, dull)
+
+    def window(offset):
+        return label[:, offset[1] : offset[1] + 4]
+
+    assert choose_window(window, [dull] * 3 + [good], 0.75) == (3, good)
+    assert choose_window(window, [dull] * 10 + [good], 0.75) == (10, good)
+    assert choose_window(window, [dull] * 11 + [good], 0.75) == (10, dull)
+    assert choose_window(window, [dull, good], 0.75, retries=0) == (0, dull)
 
 
 def test_the_cropped_window_is_inside_and_reaches_all_borders():
-    image, _label = scene()
-    step = DiverseCrop((38, 57), max_share=1.0)
-    rows = np.arange(40, dtype=np.uint8)[:, None] + np.zeros(60, np.uint8)
-    tops = set()
-    for seed in range(100):
-        step.set_random_seed(seed)
-        out = step(image=image, mask=rows)
-        assert out["image"].shape == (38, 57, 3)
-        tops.add(int(out["mask"][0, 0]))
-    assert tops == {0, 1, 2}
+    found = drawn(Augment(crop=(38, 57), ratio=None, cat_max_ratio=1.0))
+    assert {geometry.window for geometry in found} == {(38, 57)}
+    assert {geometry.offset[0] for geometry in found} == {0, 1, 2}
+    assert {geometry.offset[1] for geometry in found} == {0, 1, 2, 3}
 
 
 def distorted(image, brightness, contrast, contrast_first, saturation, hue):
@@ -146,7 +145,7 @@ def test_colours_are_distorted_step_by_step_with_truncation():
 
 def augmented(augment, image, label, key):
     """Image and label of an augmented sample."""
-    item = augment(Sample(image=image, label=label, name="a"), key)
+    item = augment(Opened.of(Sample(image=image, label=label, name="a")), key)
     assert item.name == "a"
     assert item.category is None
     return item.image, item.label
@@ -266,8 +265,8 @@ def test_an_image_one_pixel_wide_is_augmented_like_any_other(size, long_short):
 
 
 def test_one_pixel_is_not_resized_to_none():
-    step = RandomResize(None, (0.01, 0.01))
-    assert step(image=np.zeros((40, 40, 3), np.uint8), mask=np.zeros((40, 40), np.uint8))["mask"].shape == (1, 1)
+    (geometry,) = drawn(Augment(crop=None, ratio=(0.01, 0.01)), (40, 40), count=1)
+    assert geometry.size == (1, 1)
 
 
 DRAWN = [[25, 39, 5, 19], [6, 28, 9, 32], [24, 7, 16, 33]]
@@ -294,13 +293,13 @@ def test_without_a_label_map_the_first_window_is_taken_and_the_class_stays():
     image, label = scene()
     flat = np.zeros_like(label)  # no window is diverse: with a label, ten are drawn again
     augment = standard(cat_max_ratio=0.5, crop=(16, 16), extra=[A.VerticalFlip(p=0.5)])
-    sample = Sample(image=image, category=3, name="a")
+    sample = Opened.of(Sample(image=image, category=3, name="a"))
     item, again = augment(sample, (0, 0, 1)), augment(sample, (0, 0, 1))
     assert torch.equal(item.image, again.image)
     assert item.image.shape == (3, 16, 16)
     assert (item.category.dtype, item.category.shape, item.category.item()) == (torch.int64, (), 3)
     assert item.label is None
-    both = augment(Sample(image=image, category=3, label=flat, name="a"), (0, 0, 1))
+    both = augment(Opened.of(Sample(image=image, category=3, label=flat, name="a")), (0, 0, 1))
     assert both.category == 3
     assert both.label.shape == (16, 16)
     assert not torch.equal(both.image, item.image)

@@ -412,5 +412,12 @@ def test_conf_holds_the_published_protocol(name, crop, long_short, batch, test):
         assert (config.evaluation.window, config.evaluation.stride) == ([480, 480], [320, 320])
 
 
+@pytest.mark.parametrize("name", files("data"))
+def test_no_protocol_decodes_reduced_images(name):
+    """Absent in runs of before, which are resumed: null is the same to them, false would be a change."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", ["run_dir=.", f"data={name}"]).augment.scaled_decoding is None
+
+
 def test_the_dataset_may_be_a_partial(data, made):
     assert data(dataset=partial(CamVid, exif="apply")).source.exif == "apply"

@@ -213,3 +213,51 @@ def test_colours_are_suggested_for_colours_only(tmp_path):
     with pytest.raises(DataError, match="mode F") as caught:
         io.read_label(png(tmp_path / "f.tif", IDS.astype(np.float32)))
     assert "labels_are_colours" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (33, 50), (64, 65)])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_a_jpeg_has_the_bytes_that_pillow_decodes(size, subsampling, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for options in ({}, {"progressive": True}, {"quality": 20}, {"quality": 98}, {"restart_marker_blocks": 2}):
+        path = tmp_path / "a.jpg"
+        Image.fromarray(noise).save(path, subsampling=subsampling, **options)
+        header = io.read_header(str(path))
+        for scale in header.scales:
+            image = Image.open(path)
+            image.draft("RGB", (size[1] // scale, size[0] // scale))
+            assert np.array_equal(io._jpeg(str(path), header, scale), np.asarray(image))
+            assert np.array_equal(io._any_image(str(path), io.MAX_PIXELS, "", scale), np.asarray(image))
+        assert np.array_equal(io.read_image(str(path)), np.asarray(Image.open(path)))
+
+
+def test_real_jpegs_have_the_bytes_that_pillow_decodes(samples):
+    paths = [path for path in sorted(samples.rglob("*.jpg")) if Image.open(path).mode == "RGB"]
+    assert paths
+    for path in paths:
+        decoded = io._jpeg(str(path), io.read_header(str(path)), 1)
+        assert np.array_equal(decoded, np.asarray(Image.open(path))), path
+
+
+def test_only_a_jpeg_with_its_end_is_decoded_without_pillow(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for name, mode in {"whole.jpg": "RGB", "grey.jpg": "L", "four.jpg": "CMYK", "image.png": "RGB"}.items():
+        Image.fromarray(noise).convert(mode).save(tmp_path / name)
+    (tmp_path / "longer.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes() + b"\0\0\0")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-2])
+    for path in sorted(tmp_path.iterdir()):
+        decoded = io._jpeg(str(path), io.read_header(str(path)), 1)
+        assert (decoded is not None) == (path.name == "whole.jpg"), path.name
+    expected = np.asarray(Image.open(tmp_path / "whole.jpg"))
+    assert np.array_equal(io.read_image(str(tmp_path / "longer.jpg")), expected)
+
+
+def test_a_jpeg_whose_pixels_are_not_what_its_header_says_is_left_to_pillow(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(RGB).save(path)
+    header = io.read_header(str(path))
+    assert io._jpeg(str(path), header._replace(height=header.height + 1), 1) is None
+    path.unlink()
+    assert io._jpeg(str(path), header, 1) is None
+    with pytest.raises(DataError, match=r"a\.jpg: no such file"):
+        io.read_image(str(path), header=header)

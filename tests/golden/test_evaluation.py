@@ -100,5 +100,6 @@ def test_the_window_taken_is_that_of_the_published_rule(golden):
         label = tensors[f"label.{i}"].numpy().astype(np.uint8)
         offsets = [(int(top), int(left)) for top, left in tensors[f"offset.{i}"]]
         retries = len(offsets) - 1
-        number, offset = choose_window(label, crop, offsets, facts["cat_max_ratio"], retries)
+        windows = {(top, left): label[top : top + crop[0], left : left + crop[1]] for top, left in offsets}
+        number, offset = choose_window(windows.__getitem__, offsets, facts["cat_max_ratio"], retries)
         assert (number, offset) == (accepted, offsets[accepted]), f"case {i}"
