@@ -5,6 +5,9 @@ number of classes per image: median CPU seconds (``process_time``) and wall seco
 pass, peak memory beyond what was there before, and the ratios to ``plain``: a 1x1 convolution, ``F.interpolate`` to the
 size of the labels and ``F.cross_entropy``.
 
+``--parts`` adds where the CPU time of a step goes, in ms by kind of operation, and what the machine needs at least: the
+products' operations at the rate of a large matrix product, the exponentials at the rate of ``torch.exp`` in cache.
+
 Times are taken in one process, in turns, round after round; the peak of a kind is that of a process of its own, because
 an allocator keeps what it had (on a CPU it is read from Linux' ``/proc``).
 """
@@ -97,6 +100,55 @@ def peak(kind: str, args: argparse.Namespace, per_image: int) -> float | None:
     return peak_memory(step, step_of(kind, small, 1))
 
 
+PRODUCTS = ("mm", "bmm", "addmm", "convolution", "conv2d", "_slow_conv2d", "slow_conv2d", "mkldnn")
+EXPONENTIALS = ("exp", "sigmoid", "softmax", "log_softmax")
+PICKED = ("gather", "scatter", "index", "nonzero", "nll_loss", "upsample")
+
+
+def family(name: str) -> str:
+    """Which kind of operation an operator is."""
+    short = name.removeprefix("aten::").rstrip("_")
+    for kind, names in {"products": PRODUCTS, "exponentials": EXPONENTIALS, "picking": PICKED}.items():
+        if any(short == each or short.strip("_").startswith(each) for each in names):
+            return kind
+    return "element-wise and sums"
+
+
+def parts(step: Step) -> dict[str, float]:
+    """ms of a step by kind of operation."""
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    found: dict[str, float] = {}
+    for event in profile.key_averages():
+        kind = family(event.key) if event.key.startswith("aten::") else "Python"
+        found[kind] = found.get(kind, 0.0) + event.self_cpu_time_total / 1000
+    return {kind: round(ms, 1) for kind, ms in sorted(found.items())}
+
+
+def rates() -> dict[str, float]:
+    """Operations of a large product and exponentials in cache, both in 1e9/s of CPU time."""
+    square, small = torch.randn(1024, 1024), torch.randn(2**16)
+    works = {"product_gflops": (lambda: square @ square, 2 * 1024**3, 10), "gexp": (lambda: small.exp(), 2**16, 1000)}
+    found = {}
+    for name, (work, operations, times) in works.items():
+        work()
+        start = time.process_time()
+        for _ in range(times):
+            work()
+        found[name] = round(operations * times / (time.process_time() - start) / 1e9, 2)
+    return found
+
+
+def operations(step: Step) -> float:
+    """GFLOPs of the products of a step."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return round(counter.get_total_flops() / 1e9, 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default="plain,linear,cac,ssa")
@@ -108,6 +160,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--parts", action="store_true", help="where the time goes")
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     kinds = args.kinds.split(",")
@@ -136,6 +189,8 @@ def main() -> None:
                 "threads": torch.get_num_threads(),
                 "device": args.device,
             }
+            if args.parts:
+                record |= {"parts_ms": parts(steps[kind]), "gflops": operations(steps[kind]), **rates()}
             print(json.dumps(record), flush=True)
 
 

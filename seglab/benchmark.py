@@ -1,26 +1,74 @@
 """Cost of networks, side by side: ``python -m seglab.benchmark classifier=linear,ssa --size 512 512 --classes 150``.
 
-How it measures: the variants take turns, round after round, so that a machine whose speed drifts slows all of them; a
-round is one forward pass in evaluation mode, and one training step without optimiser (forward, all losses, backward),
-on random images and labels; medians over the rounds are printed, and the median of the ratios to the first variant
-within a round. A GPU is synchronised before each reading of the clock. FLOPs are those of every matrix product and
-convolution of one evaluation pass over one image (a multiply-accumulate is two), also of products outside of layers,
-which counters that hook modules do not see.
+How it measures: the variants take turns, round after round, so that a machine whose speed drifts slows all of them. A
+round is one forward pass over one image and one over the batch, in evaluation mode, and one training step (forward, all
+losses, backward, optimiser) on random images and labels. Given are medians over the rounds, the 90th percentile of the
+latency, and the medians of the ratios to the first variant within a round. A GPU is synchronised before each reading of
+the clock. FLOPs are those of every matrix product and convolution of one evaluation pass over one image (a
+multiply-accumulate is two), also of products outside of layers, which counters that hook modules do not see.
+
+``--against torch`` puts a row in front: the same network with a 1x1 convolution, ``F.interpolate`` to the size of the
+labels and ``F.cross_entropy``. ``--memory`` measures the peak of a training step, each in a process of its own.
+``--json FILE`` and ``--image FILE`` keep the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seglab import cli
 from seglab.errors import UserError
-from seglab.timing import build_configured, measure, random_batch, ratio
+from seglab.timing import Measurement, build_configured, measure, peak_memory, random_batch, ratio, step_parts
 
 if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
     from seglab.tasks.base import Task
+    from seglab.types import Batch
+
+PLAIN = "torch"
+"""The variant of ``--against torch``."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network to be measured."""
+
+    name: str
+    overrides: list[str]
+    plain: bool = False
+    """Whether its loss is PyTorch's own."""
+    config: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", cli.compose("train", [*self.overrides, "run_dir=."]))
+
+    def task(self, classes: int) -> Task:
+        """Its task, for that many classes and without data."""
+        if not self.plain:
+            return build_configured(self.config, classes)
+        from seglab.losses.base import Criterion
+        from seglab.losses.plain import PlainCrossEntropy
+
+        return build_configured(self.config, classes, Criterion({"main": PlainCrossEntropy()}))
+
+    def optimizer(self, task: Task) -> torch.optim.Optimizer | None:
+        """That of its configuration."""
+        from seglab.build import instantiate
+
+        node = self.config["optim"]
+        made = instantiate(node, "optim")(task.model, 1000) if node is not None else {"optimizer": None}
+        optimizer: torch.optim.Optimizer | None = made["optimizer"]
+        return optimizer
 
 
 def expand(overrides: list[str]) -> dict[str, list[str]]:
@@ -32,50 +80,176 @@ def expand(overrides: list[str]) -> dict[str, list[str]]:
     return {" ".join(chosen[i] for i in varied) or "network": list(chosen) for chosen in product(*axes)}
 
 
-def build(overrides: list[str], classes: int) -> Task:
-    """The task of ``conf/train.yaml`` with the overrides, for that many classes and without data."""
-    return build_configured(cli.compose("train", [*overrides, "run_dir=."]), classes)
+def variants(overrides: list[str], against: str | None = None) -> list[Variant]:
+    """The networks that a command line asks for, the one to compare with first."""
+    named = expand(overrides or ["classifier=linear,cosine,cac,ssa"])
+    found = [Variant(name, chosen) for name, chosen in named.items()]
+    if against == PLAIN:
+        found.insert(0, Variant(PLAIN, [*next(iter(named.values())), "classifier=linear"], plain=True))
+    return found
+
+
+def peak(variant: Variant, given: argparse.Namespace) -> float | None:
+    """MiB that a training step takes beyond network and images; of a process that did nothing else."""
+    import torch
+
+    from seglab.build import corner
+    from seglab.timing import Clock
+
+    device = torch.device(given.device)
+    task = variant.task(given.classes).to(device)
+    batch = random_batch(tuple(given.size), given.batch, given.classes, device)
+
+    def step(of: Batch = batch) -> None:
+        step_parts(task, of, Clock(device))
+
+    if device.type == "cuda":
+        step()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    small = corner(task, batch)
+    return peak_memory(step, lambda: step(small))
+
+
+def peak_apart(name: str, arguments: list[str]) -> float | None:
+    """:func:`peak` of the variant of that name of a command line, in a process of its own."""
+    command = [sys.executable, "-m", "seglab.benchmark", *arguments, "--peak", name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    return float(last) if done.returncode == 0 and last != "None" else None
+
+
+def records(
+    costs: dict[str, Measurement], batch: int, memory: dict[str, float | None] | None = None
+) -> list[dict[str, Any]]:
+    """What is shown, a mapping for each variant; times in ms."""
+    base, found = next(iter(costs.values())), []
+    for name, cost in costs.items():
+        peaks = {} if memory is None else {"peak_mib": memory[name]}
+        found.append(
+            {
+                "variant": name,
+                "parameters": cost.parameters,
+                "gflops": cost.gflops,
+                "latency_ms": 1000 * statistics.median(cost.single),
+                "latency_p90_ms": 1000 * percentile(cost.single, 0.9),
+                "latency_ratio": ratio(cost.single, base.single),
+                "images_per_s": batch / statistics.median(cost.forward),
+                "step_ms": 1000 * statistics.median(cost.step),
+                "step_ratio": ratio(cost.step, base.step),
+                "parts_ms": {part: 1000 * statistics.median(times) for part, times in cost.parts.items()},
+                **peaks,
+            }
+        )
+    return found
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least that share of all is not above."""
+    return sorted(values)[max(0, -(-int(share * 100) * len(values) // 100) - 1)]
+
+
+def tables(found: list[dict[str, Any]], title: str) -> list[Table]:
+    """The costs, and the parts of the training step."""
+    from rich.table import Table
+
+    with_peak = "peak_mib" in found[0]
+    costs = Table(title=title)
+    headings = ("", "parameters, M", "GFLOPs an image", "latency, ms", "p90", "ratio", "images/s", "training step, ms")
+    for heading in (*headings, "ratio", *(["peak, MiB"] if with_peak else [])):
+        costs.add_column(heading, justify="left" if not heading else "right")
+    for row in found:
+        peaks = ["-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"] if with_peak else []
+        costs.add_row(
+            row["variant"], f"{row['parameters'] / 1e6:.2f}", f"{row['gflops']:.2f}", f"{row['latency_ms']:.1f}",
+            f"{row['latency_p90_ms']:.1f}", f"{row['latency_ratio']:.2f}", f"{row['images_per_s']:.1f}",
+            f"{row['step_ms']:.1f}", f"{row['step_ratio']:.2f}", *peaks,
+        )  # fmt: skip
+    names = list(dict.fromkeys(part for row in found for part in row["parts_ms"]))
+    parts = Table(title="parts of the training step, ms")
+    for heading in ("", *names):
+        parts.add_column(heading, justify="left" if not heading else "right")
+    for row in found:
+        parts.add_row(row["variant"], *(f"{row['parts_ms'].get(name, 0.0):.1f}" for name in names))
+    return [costs, parts]
+
+
+def draw(found: list[dict[str, Any]], title: str, path: Path) -> None:
+    """The parts of the training step as stacked bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names = list(dict.fromkeys(part for row in found for part in row["parts_ms"]))
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.5 * len(found)), layout="constrained")
+    left = [0.0] * len(found)
+    for name in names:
+        widths = [row["parts_ms"].get(name, 0.0) for row in found]
+        axis.barh([row["variant"] for row in found], widths, left=left, label=name)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.invert_yaxis()
+    axis.set_xlabel("training step, ms")
+    axis.set_title(title, fontsize=8)
+    axis.legend(fontsize=8, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.35 - 0.1 / len(found)))
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    plt.close(figure)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("overrides", nargs="*", help="as for seglab.train; several values make variants")
+    made.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
+    made.add_argument("--classes", type=int, default=150)
+    made.add_argument("--batch", type=int, default=1)
+    made.add_argument("--rounds", type=int, default=10)
+    made.add_argument("--warmup", type=int, default=2)
+    made.add_argument("--device", default="cpu")
+    made.add_argument("--against", choices=[PLAIN], help="put PyTorch's own head and loss in front")
+    made.add_argument("--memory", action="store_true", help="the peak of a training step, in processes of their own")
+    made.add_argument("--json", type=Path, metavar="FILE")
+    made.add_argument("--image", type=Path, metavar="FILE", help="a PNG of the training step's parts")
+    made.add_argument("--peak", metavar="VARIANT", help=argparse.SUPPRESS)
+    return made
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for seglab.train; several values make variants")
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+    given = parser().parse_args()
 
     import torch
     from rich.console import Console
-    from rich.table import Table
 
     device = torch.device(given.device)
     try:
-        variants = expand(given.overrides or ["classifier=linear,cosine,cac,ssa"])
-        tasks = {name: build(chosen, given.classes).to(device) for name, chosen in variants.items()}
+        chosen = variants(given.overrides, given.against)
+        if given.peak is not None:
+            print(peak(next(each for each in chosen if each.name == given.peak), given))
+            return
+        tasks = {variant.name: variant.task(given.classes).to(device) for variant in chosen}
+        optimizers = {variant.name: variant.optimizer(tasks[variant.name]) for variant in chosen}
     except UserError as error:
         cli.fail(str(error), error.exit_code)
     batch = random_batch(tuple(given.size), given.batch, given.classes, device)
-    costs = measure(tasks, batch, given.rounds, given.warmup)
-    base = next(iter(costs.values()))
+    stepped = {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
+    costs = measure(tasks, batch, given.rounds, given.warmup, optimizers=stepped)
+    memory = {each.name: peak_apart(each.name, sys.argv[1:]) for each in chosen} if given.memory else None
+    found = records(costs, given.batch, memory)
     height, width = given.size
-    shown = Table(
-        title=f"batch {given.batch} of {height}x{width}, {given.classes} classes, {device}, {torch.get_num_threads()} "
+    title = (
+        f"batch {given.batch} of {height}x{width}, {given.classes} classes, {device}, {torch.get_num_threads()} "
         f"threads, torch {torch.__version__}: medians of {given.rounds} rounds"
     )
-    for heading in ("", "parameters, M", "GFLOPs an image", "forward, ms", "ratio", "training step, ms", "ratio"):
-        shown.add_column(heading, justify="left" if not heading else "right")
-    for name, cost in costs.items():
-        shown.add_row(
-            name, f"{cost.parameters / 1e6:.2f}", f"{cost.gflops:.2f}",
-            f"{1000 * statistics.median(cost.forward):.1f}", f"{ratio(cost.forward, base.forward):.2f}",
-            f"{1000 * statistics.median(cost.step):.1f}", f"{ratio(cost.step, base.step):.2f}",
-        )  # fmt: skip
-    Console(width=max(Console().width, 110)).print(shown)
+    console = Console(width=max(Console().width, 130))
+    for table in tables(found, title):
+        console.print(table)
+    if given.json:
+        given.json.write_text(json.dumps({"setting": title, "variants": found}, indent=2) + "\n")
+    if given.image:
+        draw(found, title, given.image)
 
 
 if __name__ == "__main__":

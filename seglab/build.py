@@ -276,7 +276,7 @@ def build_refinement(node: Config) -> Refinement | None:
 
 
 PROBE = 64
-"""Pixels along the sides of the images that tell which parameters are trained."""
+"""Pixels along the sides of images on which something is tried out."""
 
 
 def freeze_unreached(task: Task, batch: Batch) -> None:
@@ -286,11 +286,9 @@ def freeze_unreached(task: Task, batch: Batch) -> None:
     needs a table of what feeds what; random state and buffers are as before.
 
     Args:
-        batch: of the training data, the same on every process. A corner of it is enough, except for a backbone that
-            takes images of one size only.
+        batch: of the training data, the same on every process.
     """
-    whole = any(getattr(part, "fixed_size", None) is not None for part in task.model.children())
-    small = batch if whole else batch.corner(PROBE)
+    small = corner(task, batch)
     training = task.training
     devices = [small.image.device] if small.image.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad():
@@ -299,6 +297,12 @@ def freeze_unreached(task: Task, batch: Batch) -> None:
     for parameter in task.model.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
+
+
+def corner(task: Task, batch: Batch) -> Batch:
+    """As little of a batch as the network takes: all of it where a part is for images of one size only."""
+    whole = any(getattr(part, "fixed_size", None) is not None for part in task.model.children())
+    return batch if whole else batch.corner(PROBE)
 
 
 def parameters(task: Task) -> dict[str, int]:

@@ -8,35 +8,45 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
+    from seglab.losses.base import Criterion
     from seglab.tasks.base import Task
     from seglab.types import Batch
 
 
 class Measurement(NamedTuple):
-    """What one variant takes; times in seconds."""
+    """What one variant takes; times in seconds, one for each round."""
 
     parameters: int
     """All of them, ground-truth branches included."""
     gflops: float
     """Of one evaluation pass over one image."""
+    single: list[float]
+    """An evaluation pass over one image."""
     forward: list[float]
+    """An evaluation pass over the batch."""
     step: list[float]
+    """A training step."""
+    parts: dict[str, list[float]]
+    """What the step is made of: every part of the network, the losses, the backward pass, the optimiser."""
 
 
-def build_configured(config: dict[str, Any], classes: int) -> Task:
-    """The task of a resolved configuration, such as a run's, for that many classes and without data."""
+def build_configured(config: dict[str, Any], classes: int, criterion: Criterion | None = None) -> Task:
+    """The task of a resolved configuration, such as a run's, for that many classes and without data.
+
+    Args:
+        criterion: instead of the configuration's losses.
+    """
     from seglab.build import build_criterion, build_task
     from seglab.data.spec import DatasetSpec
 
     spec = DatasetSpec("random", tuple(str(k) for k in range(classes)), ((0, 0, 0),) * classes)
-    return build_task(config, spec, build_criterion(config))
+    return build_task(config, spec, criterion or build_criterion(config))
 
 
 def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.device) -> Batch:
@@ -56,32 +66,30 @@ def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.
 
 
 def measure(
-    tasks: Mapping[str, Task], batch: Batch, rounds: int, warmup: int, steps: bool = True
+    tasks: Mapping[str, Task],
+    batch: Batch,
+    rounds: int,
+    warmup: int,
+    steps: bool = True,
+    optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
 ) -> dict[str, Measurement]:
-    """The cost of every task's network, measured in turns; ``steps=False`` leaves the training steps out."""
+    """The cost of every task's network, measured in turns.
+
+    Args:
+        steps: False leaves the training steps out.
+        optimizers: of the tasks, stepped at the end of a training step; None: a step ends with the gradients.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from seglab.build import freeze_unreached, parameters
 
-    device = batch.image.device
+    clock = Clock(batch.image.device)
 
-    def timed(work: Callable[[], object]) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    def forward(task: Task) -> None:
+    def forward(task: Task, image: torch.Tensor) -> float:
         with torch.no_grad():
-            task.eval().model(batch.image)
-
-    def step(task: Task) -> None:
-        task.train().losses(batch, 0).total.backward()
-        task.zero_grad(set_to_none=True)
+            task.eval()
+            return clock.time(lambda: task.model(image))
 
     if steps:
         for task in tasks.values():
@@ -91,15 +99,75 @@ def measure(
         counter = FlopCounterMode(display=False)
         with counter:  # its own hooks need gradients
             task.eval().model(batch.image[:1])
-        found[name] = Measurement(parameters(task)["parameters"], counter.get_total_flops() / 1e9, [], [])
+        found[name] = Measurement(parameters(task)["parameters"], counter.get_total_flops() / 1e9, [], [], [], {})
     for number in range(-warmup, rounds):
         for name, task in tasks.items():
-            works = [(forward, found[name].forward)] + ([(step, found[name].step)] if steps else [])
-            for work, times in works:
-                seconds = timed(partial(work, task))
-                if number >= 0:
-                    times.append(seconds)
+            times = found[name]
+            whole = forward(task, batch.image)
+            single = forward(task, batch.image[:1]) if len(batch) > 1 else whole
+            parts = step_parts(task, batch, clock, (optimizers or {}).get(name)) if steps else {}
+            if number < 0:
+                continue
+            times.single.append(single)
+            times.forward.append(whole)
+            if steps:
+                times.step.append(sum(parts.values()))
+                for part, seconds in parts.items():
+                    times.parts.setdefault(part, []).append(seconds)
     return found
+
+
+class Clock:
+    """Wall time of a device's work: a GPU is waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def now(self) -> float:
+        """Seconds, once everything before is done."""
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def time(self, work: Callable[[], object]) -> float:
+        """Seconds that some work takes."""
+        start = self.now()
+        work()
+        return self.now() - start
+
+
+def step_parts(
+    task: Task, batch: Batch, clock: Clock, optimizer: torch.optim.Optimizer | None = None
+) -> dict[str, float]:
+    """Seconds of the parts of one training step, in their order.
+
+    The forward pass is split at the calls of the network's parts; ``losses`` is what the rest of it takes.
+    """
+    starts: dict[str, float] = {}
+    parts: dict[str, float] = {}
+    hooks = []
+    for name, child in task.model.named_children():
+
+        def begin(*_: Any, name: str = name) -> None:
+            starts[name] = clock.now()
+
+        def end(*_: Any, name: str = name) -> None:
+            parts[name] = parts.get(name, 0.0) + clock.now() - starts[name]
+
+        hooks += [child.register_forward_pre_hook(begin), child.register_forward_hook(end)]
+    task.train()
+    start = clock.now()
+    total = task.losses(batch, 0).total
+    parts["losses"] = clock.now() - start - sum(parts.values())
+    for hook in hooks:
+        hook.remove()
+    parts["backward"] = clock.time(total.backward)
+    if optimizer is not None:
+        parts["optimiser"] = clock.time(optimizer.step)
+    task.zero_grad(set_to_none=True)
+    return parts
 
 
 def peak_memory(work: Callable[[], object], warm_up: Callable[[], object] | None = None) -> float | None:
