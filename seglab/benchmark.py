@@ -137,13 +137,20 @@ def records(
                 "latency_p90_ms": 1000 * percentile(cost.single, 0.9),
                 "latency_ratio": ratio(cost.single, base.single),
                 "images_per_s": batch / statistics.median(cost.forward),
-                "step_ms": 1000 * statistics.median(cost.step),
-                "step_ratio": ratio(cost.step, base.step),
-                "parts_ms": {part: 1000 * statistics.median(times) for part, times in cost.parts.items()},
+                **(training(cost, base) if cost.step else {}),
                 **peaks,
             }
         )
     return found
+
+
+def training(cost: Measurement, base: Measurement) -> dict[str, Any]:
+    """What is shown of the training steps."""
+    return {
+        "step_ms": 1000 * statistics.median(cost.step),
+        "step_ratio": ratio(cost.step, base.step),
+        "parts_ms": {part: 1000 * statistics.median(times) for part, times in cost.parts.items()},
+    }
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -155,25 +162,30 @@ def tables(found: list[dict[str, Any]], title: str) -> list[Table]:
     """The costs, and the parts of the training step."""
     from rich.table import Table
 
-    with_peak = "peak_mib" in found[0]
-    costs = Table(title=title)
-    headings = ("", "parameters, M", "GFLOPs an image", "latency, ms", "p90", "ratio", "images/s", "training step, ms")
-    for heading in (*headings, "ratio", *(["peak, MiB"] if with_peak else [])):
-        costs.add_column(heading, justify="left" if not heading else "right")
-    for row in found:
-        peaks = ["-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"] if with_peak else []
-        costs.add_row(
-            row["variant"], f"{row['parameters'] / 1e6:.2f}", f"{row['gflops']:.2f}", f"{row['latency_ms']:.1f}",
-            f"{row['latency_p90_ms']:.1f}", f"{row['latency_ratio']:.2f}", f"{row['images_per_s']:.1f}",
-            f"{row['step_ms']:.1f}", f"{row['step_ratio']:.2f}", *peaks,
-        )  # fmt: skip
-    names = list(dict.fromkeys(part for row in found for part in row["parts_ms"]))
-    parts = Table(title="parts of the training step, ms")
-    for heading in ("", *names):
-        parts.add_column(heading, justify="left" if not heading else "right")
-    for row in found:
-        parts.add_row(row["variant"], *(f"{row['parts_ms'].get(name, 0.0):.1f}" for name in names))
-    return [costs, parts]
+    columns = {
+        "parameters, M": lambda row: f"{row['parameters'] / 1e6:.2f}",
+        "GFLOPs an image": lambda row: f"{row['gflops']:.2f}",
+        "latency, ms": lambda row: f"{row['latency_ms']:.1f}",
+        "p90": lambda row: f"{row['latency_p90_ms']:.1f}",
+        "ratio": lambda row: f"{row['latency_ratio']:.2f}",
+        "images/s": lambda row: f"{row['images_per_s']:.1f}",
+    }
+    if "step_ms" in found[0]:
+        columns["training step, ms"] = lambda row: f"{row['step_ms']:.1f}"
+        columns["its ratio"] = lambda row: f"{row['step_ratio']:.2f}"
+    if "peak_mib" in found[0]:
+        columns["peak, MiB"] = lambda row: "-" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+    names = list(dict.fromkeys(part for row in found for part in row.get("parts_ms", {})))
+    parts = {name: (lambda row, name=name: f"{row['parts_ms'].get(name, 0.0):.1f}") for name in names}
+    made = []
+    for heading, shown in ((title, columns), ("parts of the training step, ms", parts)):
+        table = Table("", title=heading)
+        for column in shown:
+            table.add_column(column, justify="right")
+        for row in found:
+            table.add_row(row["variant"], *(show(row) for show in shown.values()))
+        made += [table] if shown else []
+    return made
 
 
 def draw(found: list[dict[str, Any]], title: str, path: Path) -> None:
@@ -209,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--warmup", type=int, default=2)
     made.add_argument("--device", default="cpu")
     made.add_argument("--against", choices=[PLAIN], help="put PyTorch's own head and loss in front")
+    made.add_argument("--no-training", action="store_true", help="leave the training steps out")
     made.add_argument("--memory", action="store_true", help="the peak of a training step, in processes of their own")
     made.add_argument("--json", type=Path, metavar="FILE")
     made.add_argument("--image", type=Path, metavar="FILE", help="a PNG of the training step's parts")
@@ -235,7 +248,7 @@ def main() -> None:
         cli.fail(str(error), error.exit_code)
     batch = random_batch(tuple(given.size), given.batch, given.classes, device)
     stepped = {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None}
-    costs = measure(tasks, batch, given.rounds, given.warmup, optimizers=stepped)
+    costs = measure(tasks, batch, given.rounds, given.warmup, not given.no_training, stepped)
     memory = {each.name: peak_apart(each.name, sys.argv[1:]) for each in chosen} if given.memory else None
     found = records(costs, given.batch, memory)
     height, width = given.size
@@ -248,7 +261,7 @@ def main() -> None:
         console.print(table)
     if given.json:
         given.json.write_text(json.dumps({"setting": title, "variants": found}, indent=2) + "\n")
-    if given.image:
+    if given.image and not given.no_training:
         draw(found, title, given.image)
 
 
