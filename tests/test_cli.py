@@ -1,5 +1,6 @@
 """The command line answers quickly, exits with the promised codes and says what to change."""
 
+import os
 import subprocess
 import sys
 import time
@@ -75,3 +76,13 @@ def test_a_jobs_folder_is_named_by_its_choices_within_what_a_file_system_allows(
     long = [cli.run_folder_name("x" * 300 + str(i)) for i in range(2)]
     assert len(set(long)) == 2
     assert max(map(len, long)) < 130
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_idle_threads_sleep_soon_unless_the_environment_says_otherwise(monkeypatch, given, expected):
+    monkeypatch.setattr(os, "environ", dict(given))
+    cli.share_cores()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
