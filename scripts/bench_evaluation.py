@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,8 +30,8 @@ SIZES = {"1024x2048, 19 classes": (19, 1024, 2048), "512x2048, 150 classes": (15
 WAYS = ("torch", "seglab")
 
 
-def work_of(way: str, classes: int, height: int, width: int, stride: int) -> Work:
-    """Scoring logits at a stride against a label."""
+def work_of(way: str, classes: int, height: int, width: int, stride: int) -> tuple[Work, Callable[[], Tensor]]:
+    """Scoring logits at a stride against a label, and what reads the confusion matrix [K, K] after it."""
     torch.manual_seed(0)
     scores = torch.randn(1, classes, height // stride, width // stride)
     label = torch.randint(classes, (1, height // 16, width // 16)).repeat_interleave(16, 1).repeat_interleave(16, 2)
@@ -38,7 +39,7 @@ def work_of(way: str, classes: int, height: int, width: int, stride: int) -> Wor
     if way == "seglab":
         own = ConfusionMatrix(classes)
         seen = Evaluated(batch=Batch(image=scores, names=("",), label=label), scores=scores)
-        return lambda: own.update(seen)
+        return lambda: own.update(seen), lambda: own.matrix
     from torchmetrics.classification import MulticlassConfusionMatrix
 
     theirs = MulticlassConfusionMatrix(classes, ignore_index=IGNORE)
@@ -47,7 +48,7 @@ def work_of(way: str, classes: int, height: int, width: int, stride: int) -> Wor
         resized = F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)
         theirs.update(resized.argmax(1), label)
 
-    return plain
+    return plain, theirs.compute
 
 
 def main() -> None:
@@ -58,12 +59,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.peak:
         way, name = args.peak
-        work = work_of(way, *SIZES[name], args.stride)
-        print(peak_memory(work, work_of(way, 3, 32, 64, args.stride)))
+        work, _ = work_of(way, *SIZES[name], args.stride)
+        print(peak_memory(work, work_of(way, 3, 32, 64, args.stride)[0]))
         return
     with torch.inference_mode():
         for name, size in SIZES.items():
-            works = {way: work_of(way, *size, args.stride) for way in WAYS}
+            works = {way: work_of(way, *size, args.stride)[0] for way in WAYS}
             times: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
             for number in range(-1, args.rounds):
                 for way, work in works.items():
