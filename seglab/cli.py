@@ -82,7 +82,7 @@ def share_cores() -> None:
 
     GNU OpenMP's threads wait for each other in a loop, for milliseconds. Where other processes want the same cores, the
     thread that is waited for gets none of them: two threads on two cores beside four busy processes did 0.15 training
-    steps a second, and 1.3 or more with a short wait; on an idle machine the difference is about a twentieth.
+    steps a second, and 1.3 with a short wait; an idle machine loses a tenth (scripts/bench_busy.py).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
