@@ -3,7 +3,7 @@
 Resize by a random factor, crop so that no class covers too much, flip, distort the colours, pad. Images stay uint8: the
 network normalises them. Random numbers depend on (seed, epoch, index) alone, so that any worker makes the same pixels
 of an item. The geometry is drawn first, from the image's size and its label, of which only candidate windows are
-resized; then the image is decoded and resized. It is resized whole: no faster way to a window alone has its bytes.
+resized; then the image is decoded, and resized as far as the window's lower right corner.
 """
 
 from __future__ import annotations
