@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seglab import checkpoint as checkpoints
 from seglab.callbacks.base import Callback
 from seglab.losses.base import Losses
+from seglab.sharding import FullySharded
 from seglab.tasks.base import Task
 from seglab.types import Batch, Evaluated, Output, Results
 
@@ -72,6 +73,9 @@ class TrainingModule(L.LightningModule):
     test_step = validation_step  # type: ignore[assignment]
 
     def on_validation_epoch_start(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FullySharded):
+            strategy.share_buffers(self.task.model)
         self.results = Results(scores=self.task.known_scores())
         self.task.reset()
         trainer: L.Trainer = self.trainer
@@ -93,6 +97,11 @@ class TrainingModule(L.LightningModule):
     def stage(self) -> str:
         """``val`` or ``test``, the prefix under which values are logged."""
         return "test" if self.trainer.testing else "val"
+
+    def configure_model(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FullySharded):
+            strategy.shard(self.task.model)
 
     def configure_optimizers(self) -> Any:
         assert self.optimisation is not None, "made to be evaluated"

@@ -117,7 +117,8 @@ def test(trainer: Any, module: Any, data: Any, run: Any, which: str) -> dict[str
     from seglab.callbacks.checkpoints import scores
 
     same = ", which is also validated on" if set(data.splits["test"]) & set(data.splits["val"]) else ""
-    log.info("test: split %s, %d images%s", data.split("test"), len(data.names("test")), same)
+    if run.writes:
+        log.info("test: split %s, %d images%s", data.split("test"), len(data.names("test")), same)
     path = str(run.checkpoints / "best.ckpt") if which == "best" else None
     trainer.test(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
     found = {"split": data.split("test"), **scores(module), "loss": trainer.callback_metrics.get("test/loss")}

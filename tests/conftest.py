@@ -33,10 +33,20 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (cli.conf_dir() / group).glob("*.yaml"))
 
 
+def each(names: list[str], *first: str) -> list:
+    """Cases of a test: some now, the others with ``-m slow``."""
+    assert set(first) <= set(names)
+    return [name if name in first else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @lru_cache
 def composed_once(overrides: tuple[str, ...]) -> str:
     """A training's configuration as JSON, for a run folder to be filled in."""
-    return json.dumps(cli.compose("train", [*overrides, "run_dir=RUN_DIR"]))
+    cfg = cli.compose("train", [*overrides, "run_dir=RUN_DIR"])
+    images = (cfg["callbacks"] or {}).get("images")
+    if images and TINY[0] in overrides and not any(each.startswith("callbacks.images") for each in overrides):
+        images.update(count=1, width=40)  # drawing four of them takes as long as some steps
+    return json.dumps(cfg)
 
 
 def tiny(folder: Path, *overrides: str) -> dict:

@@ -31,8 +31,8 @@ OPTIONS = sorted(
 ELSEWHERE = {"backbone", "ablation", "data", "launcher", "search", "hydra/sweeper"}
 """Groups whose options are not simply trained with. Backbones and ablations have walks below, data sets one in tests/data
 on their miniatures; launchers, searches and sweepers start jobs and have tests in tests/multirun."""
-SEVERAL_PROCESSES = ("trainer", "ddp")
-"""Leaves a port in the environment, and is what test_train.py starts processes for."""
+SEVERAL_PROCESSES = {("trainer", "ddp"), ("trainer", "fsdp")}
+"""Leave a port in the environment, and are what test_train.py starts processes for."""
 
 
 def listed(root: Path) -> set[str]:
@@ -128,7 +128,7 @@ def given(tmp_path_factory) -> str:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "train" and o != SEVERAL_PROCESSES],
+    [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "train" and o not in SEVERAL_PROCESSES],
     ids=lambda x: x,
 )
 def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
@@ -208,6 +208,8 @@ def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
         assert {str(name) for name in about["published"]["values"]} <= first
         assert about["published"]["source"]
     for job in found:
+        if "width" in job.config["decoder"]:
+            job.config["decoder"]["width"] = 16
         data = build.build_data(job.config)
         module = build.build_training(job.config, data.spec, probe=data.probe()).task
         label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)

@@ -124,19 +124,62 @@ def test_ctrl_c_leaves_a_checkpoint_and_a_status(tmp_path):
     assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] >= 2
 
 
-def test_two_processes_train_and_test_to_the_number_of_one(tmp_path):
-    # Terms that are off leave a ground-truth branch that nothing trains: DDP must not mind.
-    off = ["loss.semantic.weight=0", "~loss.gt", "~loss.dice_gt"]
-    run_apart("classifier=ssa", *off, *TINY, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two", cwd=tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["two"], "one run folder, not one per process"
-    two = json.loads((tmp_path / "two/metrics.json").read_text())
-    for devices in (1, 3):
-        output = f"evaluated{devices}"
-        count = [f"trainer.devices={devices}", "trainer.accelerator=cpu"]
-        evaluate = run if devices == 1 else run_apart
-        evaluate("ckpt=two/checkpoints/last.ckpt", f"output={output}", *count, cwd=tmp_path, module="seglab.evaluate")
-        again = json.loads((tmp_path / output / "metrics.json").read_text())
-        assert two["test/mIoU"] == pytest.approx(again["test/mIoU"], abs=1e-12)
+# Terms that are off leave a ground-truth branch that nothing trains: several processes must not mind.
+SEVERAL = ["classifier=ssa", "loss.semantic.weight=0", "~loss.gt", "~loss.dice_gt", *TINY]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two processes with a copy of the network each."""
+    cwd = tmp_path_factory.mktemp("ddp")
+    run_apart(*SEVERAL, "trainer=ddp", "trainer.devices=2", "hydra.run.dir=two", cwd=cwd)
+    assert [p.name for p in cwd.iterdir()] == ["two"], "one run folder, not one per process"
+    return cwd / "two"
+
+
+def evaluated(folder: Path, cwd: Path, devices: int = 1) -> float:
+    """The mIoU of a run's last checkpoint, by that many processes."""
+    count = [f"trainer.devices={devices}", "trainer.accelerator=cpu", f"output=evaluated{devices}"]
+    command = run if devices == 1 else run_apart
+    command(f"ckpt={folder}/checkpoints/last.ckpt", *count, cwd=cwd, module="seglab.evaluate")
+    return json.loads((cwd / f"evaluated{devices}/metrics.json").read_text())["test/mIoU"]
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_two_processes_train_and_test_to_the_number_of_one(two, devices, tmp_path):
+    trained = json.loads((two / "metrics.json").read_text())
+    assert trained["test/mIoU"] == pytest.approx(evaluated(two, tmp_path, devices), abs=1e-12)
+
+
+SHARDED = ["trainer=fsdp", "trainer.strategy.unit=10000"]
+"""Small enough for the blocks of the smallest network to be units of their own."""
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_network_learn_what_those_with_a_copy_each_do(two, tmp_path):
+    run_apart(*SEVERAL, *SHARDED, "hydra.run.dir=run", cwd=tmp_path)
+    ddp, fsdp = (json.loads((folder / "metrics.json").read_text()) for folder in (two, tmp_path / "run"))
+    for key in ("val/mIoU", "test/mIoU", "test/loss"):
+        assert fsdp[key] == pytest.approx(ddp[key], rel=1e-3), key
+    assert fsdp["test/mIoU"] == pytest.approx(evaluated(tmp_path / "run", tmp_path), abs=1e-12), (
+        "its checkpoint is whole"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("begun", [["trainer=ddp"], SHARDED], ids=["copies", "shares"])
+def test_a_run_goes_on_with_another_strategy(begun, tmp_path):
+    other = SHARDED if begun != SHARDED else ["trainer=ddp"]
+    last = {}
+    for name, strategy in {"same": begun, "other": other}.items():
+        run_apart(*SEVERAL, *begun, f"hydra.run.dir={name}", cwd=tmp_path)
+        run_apart(*SEVERAL, *strategy, f"hydra.run.dir={name}", "resume=auto", "trainer.max_steps=8", cwd=tmp_path)
+        last[name] = torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+    for key, value in last["same"]["state_dict"].items():
+        torch.testing.assert_close(last["other"]["state_dict"][key], value, rtol=1e-3, atol=1e-4)
+    states = [last[name]["optimizer_states"][0] for name in ("same", "other")]
+    assert [group["params"] for group in states[0]["param_groups"]] == [g["params"] for g in states[1]["param_groups"]]
+    assert all(states[1]["state"][i]["exp_avg"].shape == v["exp_avg"].shape for i, v in states[0]["state"].items())
 
 
 @pytest.mark.parametrize(

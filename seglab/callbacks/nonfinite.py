@@ -15,6 +15,7 @@ from seglab.callbacks.base import OfTraining
 from seglab.errors import ConfigError
 from seglab.runs import atomic
 from seglab.runs.atomic import jsonable
+from seglab.sharding import whole
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class NonFinite(OfTraining):
         seen, self.seen = self.seen, []
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         bad_loss = ~torch.isfinite(torch.stack([s.loss.float() for s in seen])).all()
-        bad_gradient = ~torch.isfinite(torch.nn.utils.get_total_norm(gradients)) if gradients else bad_loss
+        bad_gradient = ~torch.isfinite(whole(torch.nn.utils.get_total_norm(gradients))) if gradients else bad_loss
         bad = torch.stack([bad_loss, bad_gradient.to(bad_loss.device)]).float()
         if trainer.world_size > 1:
             bad = trainer.strategy.reduce(bad, reduce_op="sum")
@@ -108,7 +109,8 @@ class NonFinite(OfTraining):
         Raises:
             NonFiniteError: names the step, the terms or gradients, and the files.
         """
-        tensors = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        gradients = {name: whole(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+        tensors = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         factor = trainer.accumulate_grad_batches / (scaler.get_scale() if scaler else 1)  # Lightning divides by it
         losses = [float(s.loss) * factor for s in seen]

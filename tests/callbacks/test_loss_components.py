@@ -15,7 +15,7 @@ from seglab.errors import ConfigError
 from seglab.losses import Criterion, CrossEntropy
 from seglab.trainer import build_trainer
 from seglab.types import Batch
-from tests.conftest import SMALL_NET, TINY, options
+from tests.conftest import SMALL_NET, TINY, each, options
 
 QUIET = ["callbacks.progress=null", "callbacks.class_table=null", "callbacks.images=null", "test=null",
          "trainer.log_every_n_steps=1"]  # fmt: skip
@@ -61,7 +61,7 @@ def same(a, b):
     return all((x is None and y is None) or torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("classifier", options("classifier"))
+@pytest.mark.parametrize("classifier", each(options("classifier"), "cac", "ssa"))
 def test_weights_running_statistics_and_gradients_are_the_same_bits_with_it(train, classifier):
     choice = [f"classifier={classifier}", "classifier.dropout=0.5", "heads=fcn"]
     _, plain, gradients = train("plain", *QUIET, *choice)

@@ -62,10 +62,10 @@ def averaged(tmp_path_factory):
 @pytest.mark.parametrize(
     ("how", "hook", "step", "kind"),
     [
-        ("SIGTERM", "on_train_batch_end", 1, "raw"),
+        pytest.param("SIGTERM", "on_train_batch_end", 1, "raw", marks=pytest.mark.slow),
         ("SIGTERM", "on_train_batch_end", 2, "averaged"),  # a validation is due
-        ("SIGTERM", "on_train_batch_end", 4, "raw"),  # and the last one
-        ("SIGTERM", "on_validation_batch_start", 4, "averaged"),
+        pytest.param("SIGTERM", "on_train_batch_end", 4, "raw", marks=pytest.mark.slow),  # and the last one
+        pytest.param("SIGTERM", "on_validation_batch_start", 4, "averaged", marks=pytest.mark.slow),
         ("power", "on_validation_batch_start", 2, "raw"),
         ("power", "on_validation_epoch_end", 4, "raw"),  # everything is seen, nothing is saved
         ("SIGTERM", "on_test_batch_start", 4, "raw"),
@@ -226,7 +226,7 @@ def test_the_largest_loss_is_not_kept_for_the_best(tmp_path):
 
 @pytest.mark.parametrize("classifier", options("classifier"))
 @pytest.mark.parametrize("auxiliary", options("heads"))
-@pytest.mark.parametrize("protocol", [[], ["evaluation.flip=true"]])
+@pytest.mark.parametrize("protocol", [[], pytest.param(["evaluation.flip=true"], marks=pytest.mark.slow)])
 def test_every_loss_term_is_there_in_validation(classifier, auxiliary, protocol, tmp_path):
     choice = [f"classifier={classifier}", f"heads={auxiliary}", *protocol]
     train(tmp_path / "run", "trainer.max_steps=1", "test=null", *choice, callbacks={})

@@ -175,6 +175,7 @@ def test_ctrl_c_stops_the_whole_sweep_and_the_same_command_goes_on(tmp_path):
     assert f"{len(jobs(folder))} jobs: 2 done" in done.stdout
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_are_all_stopped_by_ctrl_c_and_go_on(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     loky = pytest.importorskip("joblib.externals.loky")
@@ -203,6 +204,7 @@ def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
     assert "1 of 2 jobs failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_on_the_cluster_is_up_saves_and_is_queued_again_and_ends(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     short = ["trainer.max_steps=8", "callbacks.slow.seconds=0.6"]

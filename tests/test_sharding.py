@@ -1,0 +1,71 @@
+"""Sharding, in a group of one process; tests/test_train.py has two processes."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from seglab.errors import ConfigError
+from seglab.sharding import FullySharded, renamed, units, whole
+from tests.conftest import SMALL_NET, network
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+def block(size: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(size, size, bias=False))
+
+
+def split(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_modules() if isinstance(child, FSDPModule)]
+
+
+def test_blocks_of_a_stage_that_are_large_enough_become_units_innermost_first(mesh):
+    net = nn.Module()
+    net.stages = nn.ModuleList([nn.Sequential(block(4), block(10)), nn.Sequential(block(3), block(3))])
+    net.attention = nn.Linear(20, 20)  # may be read instead of called
+    left = units(net, mesh, least=16)
+    assert split(net) == ["stages.0.0.0", "stages.0.1.0", "stages.1"]
+    assert left == 20 * 20 + 20
+
+
+def test_a_split_network_computes_what_it_computed_whole(mesh, compose):
+    made = compose("train", ["classifier=ssa", "decoder=upernet", "decoder.width=16", *SMALL_NET])
+    image = torch.randn(1, 3, 64, 64)
+    plain = network(made, 3).eval()
+    net = network(made, 3).eval()
+    net.load_state_dict(plain.state_dict())
+    for part in (net.backbone, net.decoder):
+        units(part, mesh, least=1000)
+    fully_shard(net, mesh=mesh)
+    assert len(split(net)) > 4
+    assert all(isinstance(parameter, DTensor) for parameter in net.parameters())
+    for _ in range(2):
+        logits = net(image).logits
+        torch.testing.assert_close(logits, plain(image).logits)
+        logits.square().mean().backward()
+    plain(image).logits.square().mean().backward()
+    for mine, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(whole(mine.grad), 2 * theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_optimisers_state_is_renamed_everywhere():
+    state = {"state": {1: "b", 0: "a"}, "param_groups": [{"lr": 1, "params": [1]}, {"lr": 2, "params": [0]}]}
+    assert renamed(state, {0: "x", 1: "y"}) == {
+        "state": {"y": "b", "x": "a"},
+        "param_groups": [{"lr": 1, "params": ["y"]}, {"lr": 2, "params": ["x"]}],
+    }
+
+
+def test_a_unit_without_parameters_is_refused_by_its_key():
+    with pytest.raises(ConfigError, match=r"trainer\.strategy\.unit"):
+        FullySharded(unit=0)
