@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -54,3 +56,13 @@ def files(page: Path) -> dict[str, str]:
         if match := re.fullmatch(r"# (my_\w+/[\w/]+\.(?:py|yaml))", first):
             found[match[1]] = rest
     return found
+
+
+def script(name: str) -> ModuleType:
+    """A file of ``scripts/`` as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

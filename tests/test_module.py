@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seglab import build
 from seglab.losses.base import Criterion
@@ -105,6 +106,54 @@ def test_a_compiled_network_gives_the_same_loss(made):
     totals = [m.eval().losses(b, 0).total for m in (eager, compiled)]
     assert torch.allclose(*totals)
     assert eager.state_dict().keys() == compiled.state_dict().keys()
+
+
+WAITS = (
+    "_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "equal", "is_nonzero",
+)  # fmt: skip
+"""Operations whose result, or its shape, the host has to know."""
+
+
+class NeverWait(TorchDispatchMode):
+    """Raises where a GPU would have to be waited for, also on a CPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        masks = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
+        waits = name in WAITS or any(mask is not None and mask.dtype == torch.bool for mask in masks)
+        assert not waits, f"{name} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("classifier", options("classifier"))
+def test_a_training_step_never_waits_for_the_device(made, classifier):
+    task = made(f"classifier={classifier}", "heads=fcn").train()
+    optimizer = torch.optim.AdamW(task.model.parameters(), foreach=True)
+    b = batch(12)
+    with NeverWait():
+        task.losses(b, 0).total.backward()
+        with pytest.raises(AssertionError, match="waits"):
+            float(b.image.sum())
+        with pytest.raises(AssertionError, match="waits"):
+            b.image[b.image > 0]
+    optimizer.step()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("classifier", options("classifier"))
+def test_a_training_step_on_a_gpu_never_waits_for_it(made, classifier):
+    device = torch.device("cuda")
+    task = made(f"classifier={classifier}", "heads=fcn").to(device).train()
+    optimizer = torch.optim.AdamW(task.model.parameters(), fused=True)
+    b = batch(12).map(lambda value: value.to(device))
+    for mode in ("default", "error"):  # the first step makes the optimiser's state
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            task.losses(b, 0).total.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_accumulating_two_batches_takes_one_step(compose, tmp_path):

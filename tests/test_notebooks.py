@@ -7,7 +7,16 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+SWEEPS = ("02", "03")
+"""Notebooks that start a sweep, as tests/multirun does."""
+
+
+def case(path: Path):
+    """A notebook, with ``-m slow`` where it takes a minute."""
+    return pytest.param(path, marks=[pytest.mark.slow] if path.name.startswith(SWEEPS) else [], id=path.stem)
+
+
+@pytest.mark.parametrize("path", map(case, NOTEBOOKS))
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -14,6 +14,8 @@ CAC (arXiv 2303.11633) calls it a KL divergence; the published code leaves out t
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from seglab.ops.class_means import sum_by
 from seglab.ops.edges import edge_mask
 from seglab.ops.precision import full_precision, widen
 from seglab.ops.resize import downsample_labels
+from seglab.ops.soft_cross_entropy import Entropy, soft_cross_entropy
 from seglab.types import IGNORE, Batch, Output
 
 
@@ -65,7 +68,7 @@ class Distillation(Term):
         self.teacher = teacher
         self.smoothness = within("smoothness", smoothness, 0, 1)
         self.eps = within("eps", eps, 0, 1)
-        self.entropy = one_of("entropy", entropy, ("teacher", "student", "target", "none"))
+        self.entropy = one_of("entropy", entropy, get_args(Entropy))
         self.class_wise = class_wise
         self.edges = one_of("edges", edges, ("none", "map", "label"))
         self.edge_size = int(within("edge_size", edge_size, 1))
@@ -75,11 +78,12 @@ class Distillation(Term):
         student, teacher = self.read(output, self.student), self.read(output, self.teacher).detach()
         label = downsample_labels(self.labels(batch), student.shape[-2:])
         with full_precision(student):
-            log_p, log_q = widen(student).log_softmax(1), widen(teacher).log_softmax(1)
             valid = label != IGNORE
             true = label.masked_fill(~valid, 0)
-            weight = self.pixel_weight(log_p.detach(), log_q, true) * valid
-            weighted = self.cross_entropy(log_p, log_q.exp(), true) * weight
+            mixed = (self.smoothness, self.eps, cast(Entropy, self.entropy))
+            cross_entropy, entropy = soft_cross_entropy(widen(student), widen(teacher), true, *mixed)
+            weight = entropy * valid
+            weighted = cross_entropy * weight
 
             # One pass over the pixels: sums by class, and by side of the boundary where there is one.
             boundary, classes = self.boundary(batch, label), student.shape[1]
@@ -92,23 +96,6 @@ class Distillation(Term):
             present = counts.sum(0) > 0
             means = (sums / (masses + 1e-12)).mean(0)
             return (means * present).sum() / present.sum().clamp(min=1)
-
-    def cross_entropy(self, log_p: Tensor, q: Tensor, true: Tensor) -> Tensor:
-        """c of every pixel, [B, h, w]; o is a gather and not a map."""
-        s, eps, classes = self.smoothness, self.eps, log_p.shape[1]
-        spread = eps / max(classes - 1, 1)
-        c = -s * (q * log_p).sum(1) - (1 - s) * log_p.gather(1, true[:, None])[:, 0]
-        return c if eps == 0 else (1 - eps - spread) * c - spread * log_p.sum(1)
-
-    def pixel_weight(self, log_p: Tensor, log_q: Tensor, true: Tensor) -> Tensor:
-        """e of every pixel, [B, h, w]."""
-        if self.entropy == "none":
-            return torch.ones_like(log_p[:, 0])
-        chosen = (log_p if self.entropy == "student" else log_q).exp()
-        if self.entropy == "target":
-            s = self.smoothness
-            chosen = (s * chosen).scatter_add(1, true[:, None], torch.full_like(chosen[:, :1], 1 - s))
-        return -(chosen * (chosen + 1e-12).log()).sum(1)
 
     def boundary(self, batch: Batch, label: Tensor) -> Tensor | None:
         """Whether a map cell lies on a boundary, [B, h, w]."""

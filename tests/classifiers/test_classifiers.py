@@ -51,6 +51,18 @@ def make(kind: type[Classifier], options: dict, channels: int = C, classes: int 
 
 
 @every_variant
+def test_it_compiles_without_a_graph_break(kind, options, scene):
+    feature, target = scene
+    classifier = make(kind, {**options, "dropout": 0.0})
+    torch.compiler.reset()  # the variants share their code, which is only compiled so many times
+    compiled = torch.compile(classifier, fullgraph=True, backend="eager")
+    for label in (None, target):
+        with torch.autocast("cpu", torch.bfloat16):
+            found, wanted = compiled(feature, label), classifier(feature, label)
+        torch.testing.assert_close(found.logits, wanted.logits)
+
+
+@every_variant
 def test_without_labels_the_branches_that_need_them_are_empty(kind, options, scene):
     feature, target = scene
     classifier = make(kind, options)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 
 import pytest
 import torch
 
-from tests.pages import ROOT
+from tests.pages import script
 
 SMALL = [
     "--batch",
@@ -29,12 +28,9 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("bench_heads", ROOT / "scripts/bench_heads.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", name="script")
+def heads():
+    return script("bench_heads")
 
 
 def test_every_kind_and_number_of_classes_has_a_line(script, monkeypatch, capsys):
@@ -73,9 +69,7 @@ def test_operations_are_sorted_by_what_limits_them(script, name, kind):
 
 
 def test_the_evaluation_script_counts_what_torchmetrics_counts():
-    spec = importlib.util.spec_from_file_location("bench_evaluation", ROOT / "scripts/bench_evaluation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("bench_evaluation")
     found = {}
     for way in module.WAYS:
         work, matrix = module.work_of(way, 5, 64, 96, 8)

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,20 +10,9 @@ from PIL import Image
 from seglab.data import check, convert, datasets
 from seglab.data.tables import class_list, coco_stuff10k_split
 from seglab.errors import DataError
+from tests.pages import script
 
 savemat = pytest.importorskip("scipy.io", reason="scipy is needed for .mat files").savemat
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 COCO, CITY, PASCAL = (script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context"))
 
