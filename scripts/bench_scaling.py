@@ -5,12 +5,12 @@ one JSON line for each case: median seconds of a step (forward pass, losses, bac
 gradients), images/s of all processes, MiB that parameters, gradients and the optimiser's state take in each, and the
 model's ``predicted_s``::
 
-    step = 3 x B x FLOPs(H, W, K) / rate + messages x (n - 1) / n x bytes / bandwidth
+    step = overhead + 3 x B x FLOPs(H, W, K) / rate + exchange(n)
 
-FLOPs of a forward pass over one image are counted; ``rate`` is taken from the first case on one process, ``bandwidth``
-from an all-reduce of as many bytes among as many processes, alone. ``messages`` is 2 for DDP (reduce-scatter and
-all-gather of the gradients) and 3 for FSDP (parameters are gathered twice, gradients scattered once). The model knows
-nothing of exchange that hides behind the backward pass, and is an upper bound there.
+FLOPs of a forward pass over one image are counted. ``overhead`` and ``rate`` are taken from one process at the first
+two sizes (``calibrates``). ``exchange`` is measured alone, among as many processes and with as many bytes as the
+network has: an all-reduce of the gradients for DDP; two all-gathers of the parameters and a reduce-scatter of the
+gradients for FSDP. The model knows nothing of exchange that hides behind the backward pass.
 
 Every process computes with one thread, so that one process leaves the other cores idle: the ratio of two processes to
 one is that of one device to two. Arguments after ``--`` are overrides of the network's configuration.
@@ -25,10 +25,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -41,9 +41,6 @@ from seglab import cli
 from seglab.build import freeze_unreached
 from seglab.sharding import PARTS, units
 from seglab.timing import build_configured, random_batch
-
-MESSAGES = {"ddp": 2, "fsdp": 3}
-"""Passes of all parameters' bytes through a process's link, in units of (n - 1) / n."""
 
 
 class Losses(nn.Module):
@@ -102,16 +99,18 @@ def steps(rank: int, case: dict[str, Any], folder: str) -> None:
         held = bytes_of(iter(trained)) + bytes_of(p.grad for p in trained if p.grad is not None)
         optimizer.zero_grad()
     held += bytes_of(v for state in optimizer.state.values() for v in state.values())
-    exchange = []
-    for _ in range(5):
-        flat = torch.zeros(size // 4)
-        dist.barrier()
-        start = time.perf_counter()
-        dist.all_reduce(flat)
-        exchange.append(time.perf_counter() - start)
+    flat = torch.zeros(size // 4 // world * world)
+    mine = flat.chunk(world)[rank].clone()
+    messages = {
+        "all_reduce": lambda: dist.all_reduce(flat),
+        "all_gather": lambda: dist.all_gather_into_tensor(flat, mine),
+        "reduce_scatter": lambda: dist.reduce_scatter_tensor(mine, flat),
+    }
+    alone = {name: timed(message) for name, message in messages.items()}
     if rank == 0:
         found = {"step_s": statistics.median(times[2:]), "state_mib": held / 2**20, "parameter_mib": size / 2**20}
-        found["all_reduce_s"] = statistics.median(exchange)
+        exchange = {"ddp": alone["all_reduce"], "fsdp": 2 * alone["all_gather"] + alone["reduce_scatter"]}
+        found["exchange_s"] = exchange[case["strategy"]] if world > 1 else 0.0
         Path(folder, "found.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
@@ -127,24 +126,60 @@ def flops(case: dict[str, Any]) -> float:
     return counter.get_total_flops() / 2
 
 
-def predicted(case: dict[str, Any], found: dict[str, float], rate: float) -> float:
-    """Seconds of a step, by the model."""
-    n = case["processes"]
-    compute = 3 * case["batch"] * case["flops"] / rate
-    if n == 1:
-        return compute
-    # An all-reduce alone is two messages.
-    return compute + found["all_reduce_s"] * MESSAGES[case["strategy"]] / 2
+def timed(message: Callable[[], object]) -> float:
+    """Median seconds of something that all processes do together."""
+    times = []
+    for _ in range(7):
+        dist.barrier()
+        start = time.perf_counter()
+        message()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+class Model(NamedTuple):
+    """Of the time that a step takes; see the file's beginning."""
+
+    overhead: float
+    rate: float
+
+    @classmethod
+    def of(cls, first: tuple[float, float], second: tuple[float, float]) -> Model:
+        """From (operations, seconds) of a step at two sizes."""
+        rate = (second[0] - first[0]) / (second[1] - first[1])
+        return cls(first[1] - first[0] / rate, rate)
+
+    def seconds(self, operations: float, exchange: float) -> float:
+        return self.overhead + operations / self.rate + exchange
 
 
 def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is asked for; strategies make a difference from two processes on."""
+    """What is asked for, one process first; strategies make a difference from two processes on."""
     made = []
-    for classes, size, n in product(args.classes, args.sizes, args.processes):
+    for n, classes, size in product(sorted({1, *args.processes}), args.classes, args.sizes):
         for strategy in args.strategies if n > 1 else ["ddp"]:
             shape = {"classes": classes, "size": size, "processes": n, "strategy": strategy}
             made.append({**shape, "batch": args.batch, "steps": args.steps, "unit": args.unit})
     return made
+
+
+def measured(case: dict[str, Any]) -> dict[str, float]:
+    """What a case's processes found."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(steps, (case, folder), nprocs=case["processes"])
+        found: dict[str, float] = json.loads(Path(folder, "found.json").read_text())
+    return found
+
+
+def line(case: dict[str, Any], found: dict[str, float], predicted: float | None) -> dict[str, Any]:
+    """A case as it is printed; without a prediction it is one of those that the model is made of."""
+    shown = {key: case[key] for key in ("processes", "strategy", "size", "classes")}
+    shown["gflops_image"] = round(case["flops"] / 1e9, 2)
+    shown["step_s"] = round(found["step_s"], 3)
+    shown |= {"calibrates": True} if predicted is None else {"predicted_s": round(predicted, 3)}
+    shown["exchange_s"] = round(found["exchange_s"], 3)
+    shown["images_per_s"] = round(case["processes"] * case["batch"] / found["step_s"], 2)
+    return shown | {key: round(found[key], 1) for key in ("parameter_mib", "state_mib")}
 
 
 def main() -> None:
@@ -161,24 +196,20 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="the network, after --")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    rate = None
+    if len(args.sizes) < 2:
+        parser.error("--sizes needs two sizes, from which the model is made")
+    seen: list[tuple[float, float]] = []
     for case in cases(args):
         case["overrides"] = args.overrides
         case["flops"] = flops(case)
-        with tempfile.TemporaryDirectory() as folder:
-            mp.spawn(steps, (case, folder), nprocs=case["processes"])
-            found = json.loads(Path(folder, "found.json").read_text())
-        if rate is None:
-            rate = 3 * case["batch"] * case["flops"] / found["step_s"]
-        line = {key: case[key] for key in ("processes", "strategy", "size", "classes")}
-        line["gflops_image"] = round(case["flops"] / 1e9, 2)
-        line["step_s"] = round(found["step_s"], 3)
-        line["predicted_s"] = round(predicted(case, found, rate), 3)
-        line["images_per_s"] = round(case["processes"] * case["batch"] / found["step_s"], 2)
-        line["all_reduce_s"] = round(found["all_reduce_s"], 3)
-        line["parameter_mib"] = round(found["parameter_mib"], 1)
-        line["state_mib"] = round(found["state_mib"], 1)
-        print(json.dumps(line), flush=True)
+        operations = 3 * case["batch"] * case["flops"]
+        found = measured(case)
+        if len(seen) < 2:
+            seen.append((operations, found["step_s"]))
+            predicted = None
+        else:
+            predicted = Model.of(*seen).seconds(operations, found["exchange_s"])
+        print(json.dumps(line(case, found, predicted)), flush=True)
 
 
 if __name__ == "__main__":
