@@ -45,7 +45,8 @@ class DataModule(L.LightningDataModule):
         needs: targets that the task learns from and is scored by.
         batch_size: items per process and training batch.
         eval_batch_size: items per process in evaluation; those of one size go through the network together.
-        num_workers: loader processes; None takes the cores divided by the training processes, at most 8.
+        num_workers: loader processes; None takes the cores divided by the training processes, half of them where
+            these compute on the CPU, at most 8.
         check: what is checked before training starts: ``names``, ``headers`` or ``full``.
         allow_unlabelled: leave out images without a label instead of refusing them.
         on_corrupt: ``raise``, or ``skip`` in training an item that cannot be read (at most one in a thousand).
@@ -220,8 +221,7 @@ class DataModule(L.LightningDataModule):
         )
 
     def _loading(self) -> dict[str, Any]:
-        local = self.trainer.num_devices if self.trainer else 1
-        number = min(8, max(1, _cores() // local)) if self.num_workers is None else self.num_workers
+        number = self._workers() if self.num_workers is None else self.num_workers
         return {
             "num_workers": number,
             "persistent_workers": self.persistent_workers and number > 0,
@@ -231,6 +231,13 @@ class DataModule(L.LightningDataModule):
             # A loader draws one number to seed its workers; taken from the global generator it would change dropout.
             "generator": torch.Generator().manual_seed(self.seed),
         }
+
+    def _workers(self) -> int:
+        """Loader processes, of one thread each, so that all training processes' together are no more than the cores."""
+        local = self.trainer.num_devices if self.trainer else 1
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
+        # On a CPU the network computes on the same cores (docs/performance.md, "Threads and processes").
+        return min(8, max(1, _cores() // local // (1 if on_gpu else 2)))
 
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""

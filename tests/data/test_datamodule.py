@@ -421,3 +421,17 @@ def test_no_protocol_decodes_reduced_images(name):
 
 def test_the_dataset_may_be_a_partial(data, made):
     assert data(dataset=partial(CamVid, exif="apply")).source.exif == "apply"
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "device", "workers"),
+    [(2, 1, "cpu", 1), (8, 1, "cpu", 4), (8, 2, "cpu", 2), (8, 1, "cuda", 8), (64, 1, "cuda", 8), (8, 4, "cuda", 2), (1, 1, "cpu", 1)],
+)  # fmt: skip
+def test_loader_processes_are_no_more_than_the_cores(cores, processes, device, workers, data, monkeypatch):
+    monkeypatch.setattr("seglab.data.datamodule._cores", lambda: cores)
+    module = data(num_workers=None)
+    module.trainer = SimpleNamespace(
+        num_devices=processes, strategy=SimpleNamespace(root_device=torch.device(device))
+    )  # fmt: skip
+    assert module._loading()["num_workers"] == workers
+    assert workers * processes <= max(cores, processes)
