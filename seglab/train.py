@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,30 @@ def train(cfg: DictConfig) -> float | None:
         from seglab.multirun import job
 
         return job.run(fit, config, folder, overrides, alone="basic_launcher" in hydra_cfg.launcher._target_)
+    check_one_folder(hydra_cfg.overrides.hydra, Path(folder))
     return best_of(fit(config, folder, overrides))
+
+
+def check_one_folder(overrides: Sequence[str], made: Path) -> None:
+    """Refuse processes that srun or torchrun started and that would make a run folder each.
+
+    Args:
+        overrides: of Hydra itself.
+        made: the folder that Hydra has made for this process.
+
+    Raises:
+        ConfigError: they were told no common one.
+    """
+    started = {"srun": ("SLURM_PROCID", "SLURM_NTASKS"), "torchrun": ("TORCHELASTIC_RUN_ID", "WORLD_SIZE")}
+    for command, (mark, number) in started.items():
+        several = mark in os.environ and int(os.environ.get(number, "1")) > 1
+        if several and not any(override.startswith("hydra.run.dir=") for override in overrides):
+            with contextlib.suppress(OSError):
+                made.rmdir()
+            raise ConfigError(
+                f"{os.environ[number]} processes of {command} would make a run folder each — expected one for all: set "
+                "hydra.run.dir=FOLDER, with resume=auto for a job that is started again"
+            )
 
 
 def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from seglab.train import fit
+from seglab.errors import ConfigError
+from seglab.train import check_one_folder, fit
 from tests.commands import run, run_apart
 from tests.conftest import tiny
 
@@ -210,3 +211,29 @@ def test_a_missing_root_is_named_with_the_tree_that_was_expected(tmp_path):
     assert "/nowhere" in err
     assert "data.root" in err
     assert "images" in err
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
+        {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
+    ],
+    ids=["srun", "torchrun"],
+)
+def test_processes_that_are_started_side_by_side_have_to_be_told_their_folder(started, tmp_path, monkeypatch):
+    for name, value in started.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "made"
+    folder.mkdir()
+    check_one_folder(["hydra.run.dir=here"], folder)
+    assert folder.is_dir()
+    with pytest.raises(ConfigError, match=r"2 processes of .*run.*set hydra\.run\.dir="):
+        check_one_folder([], folder)
+    assert not folder.exists(), "nothing is left"
+
+
+def test_a_single_task_of_a_cluster_names_its_folder_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    check_one_folder([], tmp_path)
