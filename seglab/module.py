@@ -72,10 +72,19 @@ class TrainingModule(L.LightningModule):
 
     test_step = validation_step  # type: ignore[assignment]
 
+    def on_validation_start(self) -> None:
+        if isinstance(self.trainer.strategy, FullySharded):
+            self.trainer.strategy.gather(self.task.model)
+
+    on_test_start = on_validation_start
+
+    def on_validation_end(self) -> None:
+        if isinstance(self.trainer.strategy, FullySharded):
+            self.trainer.strategy.release(self.task.model)
+
+    on_test_end = on_validation_end
+
     def on_validation_epoch_start(self) -> None:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FullySharded):
-            strategy.share_buffers(self.task.model)
         self.results = Results(scores=self.task.known_scores())
         self.task.reset()
         trainer: L.Trainer = self.trainer

@@ -58,6 +58,21 @@ class FullySharded(ModelParallelStrategy):
                 units(part, mesh, self.unit)
         fully_shard(model, mesh=mesh)
 
+    def gather(self, model: nn.Module) -> None:
+        """Have all of the network in every process, for an evaluation: each has its own number of passes."""
+        for each in model.modules():
+            if isinstance(each, FSDPModule):
+                each.set_reshard_after_forward(False, recurse=False)
+                each.unshard()
+        self.share_buffers(model)
+
+    def release(self, model: nn.Module) -> None:
+        """Have a part of it again."""
+        for each in model.modules():
+            if isinstance(each, FSDPModule):
+                each.set_reshard_after_forward(each is not model, recurse=False)
+                each.reshard()
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process the first one's running statistics, as DDP does: those that a checkpoint holds."""
         for buffer in model.buffers():

@@ -14,6 +14,7 @@ from seglab.build import check_node, instantiate
 from seglab.callbacks.base import applies
 from seglab.errors import ConfigError
 from seglab.loop import FitLoop
+from seglab.sharding import FullySharded
 
 if TYPE_CHECKING:
     import lightning as L
@@ -41,7 +42,7 @@ def build_trainer(
     quiet()
     check_trainer(cfg["trainer"])
     node, epochs = in_steps(cfg["trainer"])
-    callbacks = [instantiate(c, f"callbacks.{name}") for name, c in (cfg.get("callbacks") or {}).items() if c]
+    named = {name: instantiate(c, f"callbacks.{name}") for name, c in (cfg.get("callbacks") or {}).items() if c}
     loggers = [instantiate(c, f"logger.{name}") for name, c in (cfg.get("logger") or {}).items() if c]
     try:
         trainer: L.Trainer = instantiate(
@@ -49,7 +50,7 @@ def build_trainer(
             "trainer",
             default_root_dir=run_dir,
             max_epochs=-1,
-            callbacks=[callback for callback in callbacks if applies(callback, task, stage)],
+            callbacks=[callback for callback in named.values() if applies(callback, task, stage)],
             logger=loggers or False,
             plugins=[checkpoint.AtomicCheckpointIO()],
             num_sanity_val_steps=0,
@@ -63,10 +64,23 @@ def build_trainer(
         raise ConfigError(
             f"the trainer refuses its settings: {error} — see trainer.accelerator, trainer.devices, trainer.precision"
         ) from error
+    if isinstance(trainer.strategy, FullySharded):
+        refuse_whole_network(named)
     trainer.fit_loop = FitLoop.of(trainer.fit_loop)
     if epochs is not None and steps_per_epoch is not None:
         limit_to(trainer, epochs, steps_per_epoch, node)
     return trainer
+
+
+def refuse_whole_network(callbacks: Mapping[str, Any]) -> None:
+    """Raises ConfigError: a callback that needs all of the network in a process."""
+    for name, callback in callbacks.items():
+        if getattr(callback, "whole_network", False):
+            raise ConfigError(
+                f"callbacks.{name} needs the whole network in every process, and trainer=fsdp splits it — use "
+                f"trainer=ddp, or leave it out (~callbacks.{name}); what looks into a network can look "
+                f"into a checkpoint later: python -m seglab.evaluate callbacks={name}"
+            )
 
 
 def in_steps(trainer: Config) -> tuple[dict[str, Any], int | None]:

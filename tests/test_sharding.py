@@ -8,8 +8,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from seglab.build import instantiate
 from seglab.errors import ConfigError
 from seglab.sharding import FullySharded, renamed, units, whole
+from seglab.trainer import refuse_whole_network
 from tests.conftest import SMALL_NET, network
 
 
@@ -56,6 +58,30 @@ def test_a_split_network_computes_what_it_computed_whole(mesh, compose):
     for mine, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         if theirs.grad is not None:
             torch.testing.assert_close(whole(mine.grad), 2 * theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_is_whole_in_an_evaluation_and_split_again_after_it(mesh, compose):
+    net = network(compose("train", ["decoder=upernet", "decoder.width=16", *SMALL_NET]), 3).eval()
+    for part in (net.backbone, net.decoder):
+        units(part, mesh, least=1000)
+    fully_shard(net, mesh=mesh)
+    strategy, image = FullySharded(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = net(image).logits
+        strategy.gather(net)
+        for _ in range(2):
+            torch.testing.assert_close(net(image).logits, expected)
+            assert not any(isinstance(parameter, DTensor) for parameter in net.parameters())
+        strategy.release(net)
+        assert all(isinstance(parameter, DTensor) for parameter in net.parameters())
+        torch.testing.assert_close(net(image).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["ema", "loss_components", "prototype_report"])
+def test_a_callback_that_needs_all_of_the_network_is_refused(name, compose):
+    node = compose("train", [f"callbacks={name}"])["callbacks"][name]
+    with pytest.raises(ConfigError, match=rf"callbacks\.{name} .*trainer=ddp.*~callbacks\.{name}"):
+        refuse_whole_network({name: instantiate(node, name)})
 
 
 def test_an_optimisers_state_is_renamed_everywhere():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 class Callback(L.Callback):
     """A callback that says itself when it is of use, and which branches it looks at."""
+
+    whole_network: ClassVar[bool] = False
+    """Whether it needs all of the network in a process, so that it cannot be used where parameters are split."""
 
     def applies(self, task: Task, stage: str) -> bool:
         """Whether it has anything to do for this task in ``fit`` or ``test``; otherwise it is left out."""

@@ -47,6 +47,8 @@ class ContextGap(EvaluationObserver):
     says, of the passes that the evaluation makes anyway; windows and mirrored views show the oracle their labels.
     """
 
+    whole_network = True
+
     def __init__(self) -> None:
         self.metrics: dict[str, ConfusionMatrix] = {}
         self.told: set[str] = set()

@@ -21,6 +21,8 @@ class EMA(WeightAveraging, OfTraining):
     checkpoint holds the average (``state_dict``) and the weights that training goes on with (``current_model_state``).
     """
 
+    whole_network = True
+
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"callbacks.ema.decay={decay} — expected at least 0 and less than 1, e.g. 0.999")

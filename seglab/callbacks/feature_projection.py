@@ -78,6 +78,8 @@ class FeatureProjection(Callback):
         ConfigError: an option out of range.
     """
 
+    whole_network = True
+
     def __init__(
         self,
         image: int | str = 0,

@@ -78,6 +78,8 @@ class LossComponents(OfTraining):
         ConfigError: ``every_n_steps`` below 1.
     """
 
+    whole_network = True
+
     def __init__(self, every_n_steps: int = 50) -> None:
         if every_n_steps < 1:
             raise ConfigError(f"callbacks.loss_components.every_n_steps={every_n_steps} — expected at least 1")

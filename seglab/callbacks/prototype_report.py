@@ -58,6 +58,8 @@ class PrototypeReport(EvaluationObserver):
     Two runs are compared by ``python -m seglab.prototypes RUN_A RUN_B``.
     """
 
+    whole_network = True
+
     def __init__(self) -> None:
         self.movements: dict[str, Movement] = {}
         self.fixed: dict[str, Tensor] = {}

@@ -51,6 +51,8 @@ class TauCalibration(EvaluationObserver):
         ConfigError: no temperature, or one that is not above 0; no bin.
     """
 
+    whole_network = True
+
     def __init__(self, temperatures: Sequence[float] | None = None, bins: int = 15) -> None:
         if temperatures is not None and not temperatures:
             raise ConfigError(
