@@ -89,6 +89,7 @@ def test_the_command_prints_what_it_keeps(tmp_path):
     assert Image.open(drawn).size[0] > 500
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_step_is_measured_in_a_process_of_its_own():
     """Nothing holds the 120 MB of 512x512 logits of 120 classes."""
     found = benchmark.peak_apart("network", ["classifier=linear", *NET, "--classes", "120"])

@@ -17,6 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from seglab import build, checkpoint, cli, evaluate
+from seglab.data.spec import DatasetSpec
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
@@ -194,6 +195,13 @@ def test_any_classifier_meets_any_decoder_and_every_trained_parameter_gets_a_gra
     assert losses.total.isfinite()
 
 
+@lru_cache
+def given_data(nodes: str) -> tuple[DatasetSpec, Batch]:
+    """The classes and the first items of data that rows of ablations share."""
+    data = build.build_data(json.loads(nodes))
+    return data.spec, data.probe()
+
+
 @pytest.mark.parametrize("option", of("ablation"))
 def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
     with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
@@ -217,8 +225,8 @@ def test_every_row_of_every_ablation_trains_and_no_two_are_the_same(option):
     for job in found:
         if "width" in job.config["decoder"]:
             job.config["decoder"]["width"] = 16
-        data = build.build_data(job.config)
-        module = build.build_training(job.config, data.spec, probe=data.probe()).task
+        spec, probe = given_data(json.dumps({key: job.config[key] for key in ("data", "augment", "normalize", "seed")}))
+        module = build.build_training(job.config, spec, probe=probe).task
         label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
         batch = Batch(image=torch.randn(2, 3, 64, 64), label=label, names=("a", "b"))
         losses = module.losses(batch, 0)

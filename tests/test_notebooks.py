@@ -7,13 +7,13 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-SWEEPS = ("02", "03")
-"""Notebooks that start a sweep, as tests/multirun does."""
+LONG = ("02", "03", "04")
+"""Notebooks that start a sweep or train several networks."""
 
 
 def case(path: Path):
     """A notebook, with ``-m slow`` where it takes a minute."""
-    return pytest.param(path, marks=[pytest.mark.slow] if path.name.startswith(SWEEPS) else [], id=path.stem)
+    return pytest.param(path, marks=[pytest.mark.slow] if path.name.startswith(LONG) else [], id=path.stem)
 
 
 @pytest.mark.parametrize("path", map(case, NOTEBOOKS))
