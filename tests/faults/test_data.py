@@ -16,7 +16,7 @@ from seglab.data import check
 from seglab.errors import ConfigError, DataError
 from seglab.inference import Protocol, infer
 from seglab.ops.resize import resize_argmax
-from tests.conftest import SMALL_NET, network, options
+from tests.conftest import SMALL_NET, each, network, options
 
 QUICK = [
     "data=folder", "data.num_workers=0", "data.batch_size=2", "augment.crop=[32,32]", "logger=none",
@@ -122,7 +122,7 @@ def test_images_one_pixel_wide_are_trained_on_and_validated(add, fit, size):
 
 
 @pytest.mark.parametrize("decoder", options("decoder"))
-@pytest.mark.parametrize("classifier", options("classifier"))
+@pytest.mark.parametrize("classifier", each(options("classifier"), "linear", "cac", "ssa"))
 def test_every_network_reads_images_one_pixel_wide(compose, decoder, classifier):
     made = compose("train", [f"decoder={decoder}", f"classifier={classifier}", SMALL_NET[0]])
     model = network(made, 2).eval()

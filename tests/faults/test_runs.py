@@ -12,7 +12,7 @@ from seglab.errors import CheckpointError, ConfigError
 from seglab.runs import atomic
 from seglab.runs.signals import Preempted
 from seglab.train import fit
-from tests.conftest import options, tiny
+from tests.conftest import each, options, tiny
 
 STEPS = ["trainer.max_steps=4", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1"]
 
@@ -224,7 +224,7 @@ def test_the_largest_loss_is_not_kept_for_the_best(tmp_path):
 # Losses of validation
 
 
-@pytest.mark.parametrize("classifier", options("classifier"))
+@pytest.mark.parametrize("classifier", each(options("classifier"), "linear", "cac", "ssa"))
 @pytest.mark.parametrize("auxiliary", options("heads"))
 @pytest.mark.parametrize("protocol", [[], pytest.param(["evaluation.flip=true"], marks=pytest.mark.slow)])
 def test_every_loss_term_is_there_in_validation(classifier, auxiliary, protocol, tmp_path):

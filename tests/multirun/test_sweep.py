@@ -195,6 +195,7 @@ def test_jobs_side_by_side_are_all_stopped_by_ctrl_c_and_go_on(tmp_path):
     assert list(states(folder).values()) == ["done"] * 3
 
 
+@pytest.mark.slow
 def test_jobs_as_a_cluster_would_run_them_with_one_that_fails(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     command = ["-m", "classifier.dropout=-1,0.1", "seed=0", *QUICK, "launcher=submitit_local"]
