@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from seglab import cli
 from seglab.build import freeze_unreached
-from seglab.sharding import PARTS, units
+from seglab.sharding import split
 from seglab.timing import build_configured, random_batch
 
 
@@ -64,7 +64,6 @@ def bytes_of(tensors: Iterator[Tensor]) -> int:
 def steps(rank: int, case: dict[str, Any], folder: str) -> None:
     """Take a case's steps in one of its processes; the first writes what was measured."""
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
@@ -78,12 +77,7 @@ def steps(rank: int, case: dict[str, Any], folder: str) -> None:
     size = bytes_of(p for p in task.parameters() if p.requires_grad)
     network: nn.Module = Losses(task)
     if case["strategy"] == "fsdp":
-        mesh = init_device_mesh("cpu", (world,))
-        task.model.to(memory_format=torch.contiguous_format)
-        for name, part in task.model.named_children():
-            if name in PARTS:
-                units(part, mesh, case["unit"])
-        fully_shard(task.model, mesh=mesh)
+        split(task.model, init_device_mesh("cpu", (world,)), case["unit"])
     elif world > 1:
         network = DistributedDataParallel(network)
     trained = [p for p in network.parameters() if p.requires_grad]

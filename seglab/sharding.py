@@ -20,10 +20,6 @@ from torch.optim import Optimizer
 from seglab import checkpoint
 from seglab.checks import within
 
-PARTS = ("backbone", "decoder", "heads")
-"""Of the network, what is split into units of its own; the rest belongs to the unit of the whole network, whose
-parameters are there from the forward pass on: a classifier's are read outside of its ``forward``, too."""
-
 
 class FullySharded(ModelParallelStrategy):
     """Each of n processes holds 1/n of the parameters, of their gradients and of the optimiser's state.
@@ -51,12 +47,7 @@ class FullySharded(ModelParallelStrategy):
             return
         if self._layer_sync is not None:  # trainer.sync_batchnorm, which Lightning applies under DDP only
             self._layer_sync.apply(model)
-        model.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other; images may still be channels-last
-        mesh = self.device_mesh["data_parallel"]
-        for name, part in model.named_children():
-            if name in PARTS:
-                units(part, mesh, self.unit)
-        fully_shard(model, mesh=mesh)
+        split(model, self.device_mesh["data_parallel"], self.unit)
 
     def gather(self, model: nn.Module) -> None:
         """Have all of the network in every process, for an evaluation: each has its own number of passes."""
@@ -64,7 +55,8 @@ class FullySharded(ModelParallelStrategy):
             if isinstance(each, FSDPModule):
                 each.set_reshard_after_forward(False, recurse=False)
                 each.unshard()
-        self.share_buffers(model)
+        for buffer in model.buffers():  # the first one's running statistics, as in DDP: those that a checkpoint holds
+            broadcast(buffer, 0)
 
     def release(self, model: nn.Module) -> None:
         """Have a part of it again."""
@@ -72,11 +64,6 @@ class FullySharded(ModelParallelStrategy):
             if isinstance(each, FSDPModule):
                 each.set_reshard_after_forward(each is not model, recurse=False)
                 each.reshard()
-
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the first one's running statistics, as DDP does: those that a checkpoint holds."""
-        for buffer in model.buffers():
-            broadcast(buffer, 0)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole state, on the first process, as the optimiser of a network on one device would give it."""
@@ -120,6 +107,13 @@ def renamed(state: dict[str, Any], names: dict[Any, Any]) -> dict[str, Any]:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which each process has a part, gathered (all of them have to ask); any other as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def split(model: nn.Module, mesh: DeviceMesh, unit: int) -> None:
+    """Split a network over the processes of a mesh; what is in no unit of its own is gathered with the whole."""
+    model.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other; images may still be channels-last
+    units(model, mesh, unit)
+    fully_shard(model, mesh=mesh)
 
 
 def units(module: nn.Module, mesh: DeviceMesh, least: int, listed: bool = False) -> int:

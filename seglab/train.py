@@ -46,7 +46,7 @@ def check_one_folder(overrides: Sequence[str], made: Path) -> None:
     """
     started = {"srun": ("SLURM_PROCID", "SLURM_NTASKS"), "torchrun": ("TORCHELASTIC_RUN_ID", "WORLD_SIZE")}
     for command, (mark, number) in started.items():
-        several = mark in os.environ and int(os.environ.get(number, "1")) > 1
+        several = mark in os.environ and int(os.environ.get(number) or 1) > 1
         if several and not any(override.startswith("hydra.run.dir=") for override in overrides):
             with contextlib.suppress(OSError):
                 made.rmdir()

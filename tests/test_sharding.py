@@ -5,12 +5,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from seglab.build import instantiate
 from seglab.errors import ConfigError
-from seglab.sharding import FullySharded, renamed, units, whole
+from seglab.sharding import FullySharded, renamed, split, units, whole
 from seglab.trainer import refuse_whole_network
 from tests.conftest import SMALL_NET, network
 
@@ -26,7 +26,7 @@ def block(size: int) -> nn.Module:
     return nn.Sequential(nn.Linear(size, size, bias=False))
 
 
-def split(module: nn.Module) -> list[str]:
+def found(module: nn.Module) -> list[str]:
     return [name for name, child in module.named_modules() if isinstance(child, FSDPModule)]
 
 
@@ -35,7 +35,7 @@ def test_blocks_of_a_stage_that_are_large_enough_become_units_innermost_first(me
     net.stages = nn.ModuleList([nn.Sequential(block(4), block(10)), nn.Sequential(block(3), block(3))])
     net.attention = nn.Linear(20, 20)  # may be read instead of called
     left = units(net, mesh, least=16)
-    assert split(net) == ["stages.0.0.0", "stages.0.1.0", "stages.1"]
+    assert found(net) == ["stages.0.0.0", "stages.0.1.0", "stages.1"]
     assert left == 20 * 20 + 20
 
 
@@ -45,10 +45,8 @@ def test_a_split_network_computes_what_it_computed_whole(mesh, compose):
     plain = network(made, 3).eval()
     net = network(made, 3).eval()
     net.load_state_dict(plain.state_dict())
-    for part in (net.backbone, net.decoder):
-        units(part, mesh, least=1000)
-    fully_shard(net, mesh=mesh)
-    assert len(split(net)) > 4
+    split(net, mesh, unit=1000)
+    assert len(found(net)) > 4
     assert all(isinstance(parameter, DTensor) for parameter in net.parameters())
     for _ in range(2):
         logits = net(image).logits
@@ -62,9 +60,7 @@ def test_a_split_network_computes_what_it_computed_whole(mesh, compose):
 
 def test_a_network_is_whole_in_an_evaluation_and_split_again_after_it(mesh, compose):
     net = network(compose("train", ["decoder=upernet", "decoder.width=16", *SMALL_NET]), 3).eval()
-    for part in (net.backbone, net.decoder):
-        units(part, mesh, least=1000)
-    fully_shard(net, mesh=mesh)
+    split(net, mesh, unit=1000)
     strategy, image = FullySharded(), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = net(image).logits

@@ -63,7 +63,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
                 q, index = log_q.exp(), y[at].unsqueeze(-2)
                 t = q.mul(share).scatter_add_(-2, index, torch.full_like(index, 1 - share, dtype=q.dtype))
                 if entropy != "none":
-                    x = {"teacher": q, "target": t}[entropy] if entropy != "student" else log_p.exp()
+                    x = log_p.exp() if entropy == "student" else t if entropy == "target" else q
                     e[at] = -x.mul((x + 1e-12).log_()).sum(-2)
                 if eps:
                     t = t.mul_(kept).add_(spread)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -135,11 +134,9 @@ class Task(nn.Module):
             compiled: False for who differentiates at an inner feature: a compiled call has no gradient there.
         """
         image = batch.image.contiguous(memory_format=self.memory_format)
+        network = self.model if compiled else self.model.forward
         target = self.target(batch) if self.shows_target else None
-        # Not model.forward, which would pass over the hooks that gather a network whose parameters are split.
-        with nullcontext() if compiled else torch.compiler.set_stance("force_eager"):
-            output: Output = self.model(image, target, wanted=self.wanted | wanted, size=result_size(batch))
-        return output
+        return network(image, target, wanted=self.wanted | wanted, size=result_size(batch))
 
     def losses(self, batch: Batch, step: int) -> Losses:
         """The loss terms of a training batch at an optimiser step.
