@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from seglab.errors import UserError
@@ -39,6 +39,14 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("folder_name", run_folder_name, replace=True)
     # Two jobs that start in the same second must not share a folder.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("statistics", backbone_statistics, replace=True)
+
+
+def backbone_statistics(node: Any, which: Any) -> ListConfig:
+    """``${statistics:${backbone},mean}``: see :mod:`seglab.backbones.statistics`."""
+    from seglab.backbones import statistics  # imports torch
+
+    return OmegaConf.create(statistics.of(node, which))
 
 
 def run_folder_name(choices: str) -> str:

