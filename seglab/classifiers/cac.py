@@ -71,6 +71,8 @@ class CAC(Linear):
         projector_width: hidden width of the mlp, as a multiple of C.
         shared_projector: whether the oracle branch uses the projector of the estimated one.
         oracle_context: batch (class means over the batch of this process) or image.
+        oracle_from: whose classes the oracle's means are taken over: the labels', or the refined prediction's own
+            (SSA-Seg, Table 12), with which it is no upper bound any more.
         detach_means: stop the gradient through the oracle's class means.
         detach_coarse: stop the gradient from the context into the coarse logits.
         confidence: least coarse probability of a pixel that enters the context; 0 admits all.
@@ -94,6 +96,7 @@ class CAC(Linear):
         projector_width: float = 0.5,
         shared_projector: bool = False,
         oracle_context: str = "batch",
+        oracle_from: str = "labels",
         detach_means: bool = False,
         detach_coarse: bool = False,
         confidence: float = 0.0,
@@ -106,6 +109,7 @@ class CAC(Linear):
         self.projector = Projector(in_channels, projector, projector_width)
         self.oracle_projector = None if shared_projector else Projector(in_channels, projector, projector_width)
         self.oracle_context = one_of("classifier.oracle_context", oracle_context, ("batch", "image"))
+        self.oracle_from = one_of("classifier.oracle_from", oracle_from, ("labels", "prediction"))
         self.detach_means = detach_means
         self.detach_coarse = detach_coarse
         self.confidence = within("classifier.confidence", confidence, 0, 1)
@@ -123,7 +127,8 @@ class CAC(Linear):
             if target is None:
                 return CACOutput(logits=logits, coarse=coarse, context=context, prototypes=prototypes)
 
-            members = one_hot(downsample_labels(target, x.shape[-2:]), self.num_classes, x.dtype)
+            labels = logits.argmax(1) if self.oracle_from == "prediction" else downsample_labels(target, x.shape[-2:])
+            members = one_hot(labels, self.num_classes, x.dtype)
             seen = x.detach() if self.detach_means else x
             means = class_means(members, seen, self.weight.detach(), self.oracle_context == "image", self.eps)
             oracle_prototypes = (self.oracle_projector or self.projector)(means, self.weight)

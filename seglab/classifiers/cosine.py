@@ -17,6 +17,7 @@ class Cosine(Classifier):
 
     Args:
         tau: scale of the cosine.
+        learn_tau: learn the scale; it starts at tau.
         dropout: probability that a channel is zeroed in front of the comparison.
         eps: added to the norms.
 
@@ -25,11 +26,17 @@ class Cosine(Classifier):
     """
 
     def __init__(
-        self, in_channels: int, num_classes: int, tau: float = 15.0, dropout: float = 0.1, eps: float = 1e-12
+        self,
+        in_channels: int,
+        num_classes: int,
+        tau: float = 15.0,
+        learn_tau: bool = False,
+        dropout: float = 0.1,
+        eps: float = 1e-12,
     ) -> None:
         super().__init__(in_channels, num_classes)
         self.dropout: nn.Module = nn.Dropout2d(within("classifier.dropout", dropout, 0, 1))
-        self.similarity = Similarity("cosine", tau, eps)
+        self.similarity = Similarity("cosine", tau, eps, learn_tau)
         # Rows of norm about 1: only their direction matters, and the norm sets how fast it turns.
         self.weight = nn.Parameter(torch.randn(num_classes, in_channels) / in_channels**0.5)
 

@@ -26,16 +26,26 @@ class Similarity(nn.Module):
         kind: cosine, or dot (the plain product: neither tau nor a norm).
         tau: scale of the cosine.
         eps: added to the norms.
+        learn_tau: tau is only where a learnt scale starts.
 
     Raises:
         ConfigError: unknown kind, tau not above 0, eps negative.
     """
 
-    def __init__(self, kind: str = "cosine", tau: float = 15.0, eps: float = 1e-12) -> None:
+    def __init__(
+        self, kind: str = "cosine", tau: float = 15.0, eps: float = 1e-12, learn_tau: bool = False
+    ) -> None:
         super().__init__()
         self.kind = one_of("classifier.similarity", kind, ("cosine", "dot"))
-        self.tau = within("classifier.tau", tau, 0, open_low=True)
+        self.fixed_tau = within("classifier.tau", tau, 0, open_low=True)
+        # Its logarithm, so that every step keeps it above 0 and is relative.
+        self.log_tau = nn.Parameter(torch.tensor(self.fixed_tau).log()) if learn_tau else None
         self.eps = within("classifier.eps", eps, 0)
+
+    @property
+    def tau(self) -> float | Tensor:
+        """The scale of the cosine; a tensor of no dimension where it is learnt."""
+        return self.fixed_tau if self.log_tau is None else self.log_tau.exp()
 
     def lengths(self, feature: Tensor) -> Tensor | None:
         """[B, 1, h, w] what divides the logits of the pixels of a feature map; None of the plain product.
@@ -57,4 +67,4 @@ class Similarity(nn.Module):
         return (self.tau * unit(p, self.eps) @ x.flatten(2)).unflatten(-1, x.shape[-2:]) / lengths
 
     def extra_repr(self) -> str:
-        return self.kind if self.kind == "dot" else f"{self.kind}, tau={self.tau:g}, eps={self.eps:g}"
+        return self.kind if self.kind == "dot" else f"{self.kind}, tau={float(self.tau):g}, eps={self.eps:g}"

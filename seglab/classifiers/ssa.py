@@ -98,6 +98,8 @@ class SSA(Linear):
         shared_projector: whether the oracle branch uses the projectors of the estimated one.
         combine: whether a linear map follows the sum of the prototypes (the paper's equation 2 has none).
         oracle_context: batch (semantic class means over the batch of this process) or image.
+        oracle_from: whose classes the oracle's means are taken over: the labels', or the refined prediction's own
+            (SSA-Seg, Table 12), with which it is no upper bound any more.
         detach_means: stop the gradient through the oracle's class means.
         detach_coarse: stop the gradient from the centres into the coarse logits.
         confidence: least coarse probability of a pixel that enters the semantic centre; 0 admits all.
@@ -126,6 +128,7 @@ class SSA(Linear):
         shared_projector: bool = False,
         combine: bool = True,
         oracle_context: str = "batch",
+        oracle_from: str = "labels",
         detach_means: bool = False,
         detach_coarse: bool = False,
         confidence: float = 0.0,
@@ -140,6 +143,7 @@ class SSA(Linear):
             )
         self.spatial_softmax = one_of("classifier.spatial_softmax", spatial_softmax, ("pixels", "classes", "none"))
         self.oracle_context = one_of("classifier.oracle_context", oracle_context, ("batch", "image"))
+        self.oracle_from = one_of("classifier.oracle_from", oracle_from, ("labels", "prediction"))
         self.detach_means = detach_means
         self.detach_coarse = detach_coarse
         self.confidence = within("classifier.confidence", confidence, 0, 1)
@@ -198,7 +202,9 @@ class SSA(Linear):
         self, output: SSAOutput, x: Tensor, located: Tensor, lengths: Tensor | None, target: Tensor
     ) -> SSAOutput:
         """Add the ground-truth branch."""
-        members = one_hot(downsample_labels(target, x.shape[-2:]), self.num_classes, x.dtype)
+        own = self.oracle_from == "prediction"
+        labels = output.logits.argmax(1) if own else downsample_labels(target, x.shape[-2:])
+        members = one_hot(labels, self.num_classes, x.dtype)
 
         def means(feature: Tensor, absent: Tensor, per_image: bool) -> Tensor:
             seen = feature.detach() if self.detach_means else feature

@@ -43,6 +43,7 @@ class DataModule(L.LightningDataModule):
             ``auto``: the dataset's split ``test`` where it has one, else no test.
         augment: of training images.
         needs: targets that the task learns from and is scored by.
+        fraction: share of the training items that is trained on, drawn by the seed.
         batch_size: items per process and training batch.
         eval_batch_size: items per process in evaluation; those of one size go through the network together.
         num_workers: loader processes; None takes the cores divided by the training processes, half of them where
@@ -70,6 +71,7 @@ class DataModule(L.LightningDataModule):
         check: str = "names",
         allow_unlabelled: bool = False,
         on_corrupt: str = "raise",
+        fraction: float = 1.0,
         persistent_workers: bool = True,
         pin_memory: bool = True,
         prefetch_factor: int = 4,
@@ -82,6 +84,7 @@ class DataModule(L.LightningDataModule):
                  "num_workers": (num_workers or 0, 0), "prefetch_factor": (prefetch_factor, 1)}  # fmt: skip
         for name, (value, low) in least.items():
             within(f"data.{name}", value, low)
+        self.fraction = within("data.fraction", fraction, 0, 1, open_low=True)
         one_of("data.check", check, checking.LEVELS)
         one_of("data.on_corrupt", on_corrupt, ("raise", "skip"))
         self.source = dataset(root=root)
@@ -124,7 +127,8 @@ class DataModule(L.LightningDataModule):
         if role not in self._items:
             for split in self.splits[role]:
                 checking.run(self.source, split, "names")
-            self._items[role] = Items(self.source, self.splits[role])
+            items = Items(self.source, self.splits[role])
+            self._items[role] = items.part(self.fraction, self.seed) if role == "train" and self.fraction < 1 else items
         return self._items[role]
 
     def names(self, role: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -33,11 +35,24 @@ class Items:
         self.sequences = [each for part in parts for each in part] if None not in found else None
         """The sequence that each item is a frame of; None where a split has none."""
 
+        self.chosen: Sequence[int] = range(self.starts[-1])
+        """The number of each item, counted over all splits."""
+
+    def part(self, fraction: float, seed: int) -> Items:
+        """A share of the items, at least one, drawn at random; of one seed, a smaller share lies in a larger one."""
+        number = max(1, round(fraction * len(self)))
+        drawn = np.random.default_rng([seed, len(self)]).permutation(len(self))[:number]
+        part = copy.copy(self)
+        part.chosen = sorted(self.chosen[index] for index in drawn)
+        part.names = [self.names[index] for index in sorted(drawn)]
+        part.sequences = self.sequences and [self.sequences[index] for index in sorted(drawn)]
+        return part
+
     def __len__(self) -> int:
-        return self.starts[-1]
+        return len(self.chosen)
 
     def read(self, index: int) -> Sample:
-        """Item ``index``, counted over all splits."""
+        """Item ``index``."""
         return self.source.read(*self._place(index))
 
     def open(self, index: int) -> Opened:
@@ -45,6 +60,7 @@ class Items:
         return self.source.open(*self._place(index))
 
     def _place(self, index: int) -> tuple[str, int]:
+        index = self.chosen[index]
         part = bisect_right(self.starts, index) - 1
         return self.splits[part], index - self.starts[part]
 

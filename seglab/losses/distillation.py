@@ -5,6 +5,7 @@ With student logits r, teacher logits u, labels y at the size of the map, one-ho
     t   = s q + (1 - s) o;   t <- t (1 - eps) + (1 - t) eps / (K - 1)
     c   = - sum_k t_k log softmax(r)_k               per pixel
     e   = - sum_k q_k log(q_k + 1e-12)               per pixel: where the teacher hesitates, there is more to learn
+                                                     (also of softmax(r), of the target, or of the coarse prediction)
     D_k = sum_{y=k} c e / (sum_{y=k} e + 1e-12)      CAC
     D_k = half that sum over boundary pixels + half that over interior pixels, 0 where a class has none    SSA-Seg
     D   = mean of D_k over the classes in y
@@ -25,8 +26,11 @@ from seglab.ops.class_means import sum_by
 from seglab.ops.edges import edge_mask
 from seglab.ops.precision import full_precision, widen
 from seglab.ops.resize import downsample_labels
-from seglab.ops.soft_cross_entropy import Entropy, soft_cross_entropy
+from seglab.ops.soft_cross_entropy import Entropy, entropy_of, soft_cross_entropy
 from seglab.types import IGNORE, Batch, Output
+
+COARSE = "coarse"
+"""The branch of a classifier's first prediction."""
 
 
 class Distillation(Term):
@@ -39,7 +43,8 @@ class Distillation(Term):
         teacher: logits that are held fixed; the student itself makes it self-distillation.
         smoothness: s, share of the teacher in the target.
         eps: second smoothing of the target.
-        entropy: weight of a pixel: of the teacher, the student, the target; or none.
+        entropy: weight of a pixel: of the teacher, the student, the target, or of ``coarse``, the classifier's first
+            prediction; or none.
         class_wise: average over classes; otherwise over pixels.
         edges: split boundary and interior: none, map (found in labels at the size of the feature map), or label (at
             their full size; each map cell then takes its nearest pixel's).
@@ -63,12 +68,12 @@ class Distillation(Term):
         edge_size: int = 3,
         edge_border: int = 6,
     ) -> None:
-        super().__init__((student, teacher), weight)
+        super().__init__((student, teacher, *([COARSE] if entropy == COARSE else [])), weight)
+        self.entropy = one_of("entropy", entropy, (*get_args(Entropy), COARSE))
         self.student = student
         self.teacher = teacher
         self.smoothness = within("smoothness", smoothness, 0, 1)
         self.eps = within("eps", eps, 0, 1)
-        self.entropy = one_of("entropy", entropy, get_args(Entropy))
         self.class_wise = class_wise
         self.edges = one_of("edges", edges, ("none", "map", "label"))
         self.edge_size = int(within("edge_size", edge_size, 1))
@@ -80,8 +85,11 @@ class Distillation(Term):
         with full_precision(student):
             valid = label != IGNORE
             true = label.masked_fill(~valid, 0)
-            mixed = (self.smoothness, self.eps, cast(Entropy, self.entropy))
+            inside = "none" if self.entropy == COARSE else self.entropy
+            mixed = (self.smoothness, self.eps, cast(Entropy, inside))
             cross_entropy, entropy = soft_cross_entropy(widen(student), widen(teacher), true, *mixed)
+            if self.entropy == COARSE:
+                entropy = entropy_of(widen(self.read(output, COARSE).detach()))
             weight = entropy * valid
             weighted = cross_entropy * weight
 

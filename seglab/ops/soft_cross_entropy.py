@@ -41,6 +41,12 @@ def soft_cross_entropy(
     return c, e
 
 
+def entropy_of(logits: Tensor) -> Tensor:
+    """- sum_k x_k log(x_k + 1e-12) of x = softmax(logits [B, K, h, w]), [B, h, w]."""
+    x = logits.softmax(1)
+    return -x.mul((x + 1e-12).log_()).sum(1)
+
+
 class _SoftCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from seglab.classifiers import CAC, SSA, Cosine, Linear
+from seglab.classifiers import CAC, MLP, SSA, Cosine, Linear, Located
 from seglab.classifiers.base import Classifier
 from seglab.errors import ConfigError
 from seglab.types import IGNORE
@@ -16,14 +16,20 @@ C, K = 8, 5
 VARIANTS = {
     "linear": (Linear, {}),
     "linear without bias": (Linear, {"bias": False}),
+    "mlp": (MLP, {}),
+    "located": (Located, {}),
+    "located sinusoidal": (Located, {"position": "sinusoidal", "bias": False}),
     "cosine": (Cosine, {}),
+    "cosine learnt tau": (Cosine, {"learn_tau": True}),
     "cac": (CAC, {}),
     "cac dot": (CAC, {"similarity": "dot"}),
     "cac per image": (CAC, {"oracle_context": "image", "detach_means": True}),
     "cac linear projector": (CAC, {"projector": "linear"}),
     "cac shared wide projector": (CAC, {"projector_width": 2.0, "shared_projector": True}),
+    "cac of its own prediction": (CAC, {"oracle_from": "prediction"}),
     "cac confident": (CAC, {"confidence": 0.5, "detach_coarse": True}),
     "ssa": (SSA, {}),
+    "ssa of its own prediction": (SSA, {"oracle_from": "prediction"}),
     "ssa semantic": (SSA, {"spatial": False}),
     "ssa spatial": (SSA, {"semantic": False}),
     "ssa learnable": (SSA, {"position": "learnable"}),
@@ -102,7 +108,8 @@ def test_dropout_acts_in_front_of_the_static_logits_only(kind, options, scene):
     dropped = classifier(feature, target)
     if "coarse" in kind.Output.branches():
         assert not torch.equal(dropped.coarse, whole.coarse)
-        assert torch.equal(dropped.oracle, whole.oracle)
+        if "oracle" in kind.Output.branches() and options.get("oracle_from") != "prediction":
+            assert torch.equal(dropped.oracle, whole.oracle)
     else:
         assert not torch.equal(dropped.logits, whole.logits)
 
@@ -134,7 +141,7 @@ def test_under_autocast_the_logits_are_close_and_adapted_ones_float32(kind, opti
     classifier = make(kind, options).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = classifier(feature, target)
-    if kind is not Linear:
+    if hasattr(classifier, "similarity"):
         assert output.logits.dtype == torch.float32
     expected = classifier(feature, target).logits
     assert (output.logits - expected).abs().max() < 0.05 * expected.abs().max()
@@ -201,3 +208,39 @@ def test_the_convolution_starts_small_and_without_bias(kind):
 def test_wrong_options_are_refused_by_key(kind, options, key):
     with pytest.raises(ConfigError, match=rf"classifier\.{key}"):
         kind(C, K, **options)
+
+
+@pytest.mark.parametrize("kind", [CAC, SSA])
+def test_an_oracle_of_the_own_prediction_is_one_of_labels_that_say_the_same(kind, scene):
+    feature, target = scene
+    own, told = (make(kind, {"oracle_from": source}).eval() for source in ("prediction", "labels"))
+    predicted = own(feature).logits.argmax(1).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert not torch.equal(own(feature, target).oracle, told(feature, target).oracle)
+    assert torch.equal(own(feature, target).oracle, told(feature, predicted).oracle)
+
+
+def test_a_learnt_tau_starts_where_it_is_told_and_stays_above_0(scene):
+    feature, _ = scene
+    fixed, learnt = (make(Cosine, {"tau": 7.0, "learn_tau": learn}).eval() for learn in (False, True))
+    torch.testing.assert_close(fixed(feature).logits, learnt(feature).logits)
+    optimiser = torch.optim.SGD([learnt.similarity.log_tau], lr=0.01)
+    learnt(feature).logits.square().mean().backward()  # smaller logits by a smaller tau
+    optimiser.step()
+    assert 0 < learnt.similarity.tau < 7
+    assert "tau=7" not in str(learnt)
+
+
+def test_a_located_classifier_without_position_is_two_linear_ones(scene):
+    feature, _ = scene
+    classifier = make(Located, {"position": "none"}).eval()
+    output = classifier(feature)
+    torch.testing.assert_close(output.coarse, classifier.conv(feature))
+    torch.testing.assert_close(output.logits, classifier.second.conv(feature))
+
+
+def test_an_mlp_has_as_many_further_weights_as_ssa_adds_to_a_deployed_network():
+    channels = 96
+    plain, mlp, ssa = (kind(channels, 11) for kind in (Linear, MLP, SSA))
+    deployed = [p.numel() for name, p in ssa.named_parameters() if not name.startswith("oracle_")]
+    added = sum(deployed) - sum(p.numel() for p in plain.parameters())
+    assert sum(p.numel() for p in mlp.parameters()) - sum(p.numel() for p in plain.parameters()) == pytest.approx(added, rel=0.1)

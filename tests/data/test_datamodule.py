@@ -64,6 +64,21 @@ def test_training_batches_are_raw_crops_with_train_ids(data):
     assert all(name.startswith("train/images/") for name in batch.names)
 
 
+def test_a_fraction_of_the_training_items_is_drawn_by_the_seed_and_smaller_ones_lie_in_larger_ones(data):
+    whole = data().names("train")
+    assert len(whole) >= 4
+    half, quarter, other = (data(fraction=f, seed=s).names("train") for f, s in ((0.5, 5), (0.25, 5), (0.5, 6)))
+    assert len(half) == round(len(whole) / 2)
+    assert set(quarter) < set(half) < set(whole)
+    assert half == data(fraction=0.5).names("train") != other
+    assert data(fraction=0.5).names("val") == data().names("val")
+    module = data(fraction=0.5)
+    module.setup("fit")
+    assert {name for batch in batches(module, 9) for name in batch.names} == set(half)
+    with pytest.raises(ConfigError, match=r"data\.fraction=0 — expected a finite number > 0 and <= 1"):
+        data(fraction=0)
+
+
 def test_the_stream_does_not_depend_on_the_number_of_workers(data):
     alone = batches(data(), 9)
     assert not same(alone[0], alone[5])

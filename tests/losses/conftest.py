@@ -15,6 +15,7 @@ from seglab.types import IGNORE, Batch, Output
 
 @dataclass(frozen=True, kw_only=True)
 class Branches(Output):
+    coarse: Tensor | None = None
     oracle: Tensor | None = None
     semantic_prototypes: Tensor | None = None
     oracle_semantic_prototypes: Tensor | None = None

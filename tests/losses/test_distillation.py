@@ -9,7 +9,8 @@ from seglab.errors import ConfigError
 from seglab.losses import Distillation
 from seglab.ops.edges import edge_mask
 from seglab.ops.resize import downsample_labels
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Batch
+from tests.losses.conftest import Branches
 
 
 def entropy(p: list[float]) -> float:
@@ -21,7 +22,9 @@ def softmax(z: list[float]) -> list[float]:
     return [math.exp(x) / total for x in z]
 
 
-def distillation(student, teacher, label, edges, s=0.5, eps=0.0, source="teacher", class_wise=True) -> float:
+def distillation(
+    student, teacher, label, edges, s=0.5, eps=0.0, source="teacher", class_wise=True, coarse=None
+) -> float:
     """The equations pixel by pixel."""
     classes = student.shape[1]
     pixels = []  # class, edge, c, e
@@ -31,7 +34,10 @@ def distillation(student, teacher, label, edges, s=0.5, eps=0.0, source="teacher
             continue
         p, q = softmax(student[b, :, i, j].tolist()), softmax(teacher[b, :, i, j].tolist())
         t = [s * x + (1 - s) * (n == k) for n, x in enumerate(q)]
-        e = {"teacher": entropy(q), "student": entropy(p), "target": entropy(t), "none": 1.0}[source]
+        e = {"teacher": entropy(q), "student": entropy(p), "target": entropy(t), "none": 1.0}
+        if coarse is not None:
+            e["coarse"] = entropy(softmax(coarse[b, :, i, j].tolist()))
+        e = e[source]
         t = [x * (1 - eps) + (1 - x) * eps / (classes - 1) for x in t]
         c = -sum(x * math.log(y) for x, y in zip(t, p, strict=True))
         pixels.append((k if class_wise else 0, None if edges is None else bool(edges[b, i, j]), c, e))
@@ -52,6 +58,18 @@ def test_every_rung_of_the_ladder_is_its_equations(scene, source, class_wise, s,
     term = Distillation(smoothness=s, eps=eps, entropy=source, class_wise=class_wise)
     expected = distillation(scene.logits.detach(), scene.oracle, scene.label, None, s, eps, source, class_wise)
     assert scene.loss(term).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("class_wise", [True, False])
+def test_the_first_prediction_can_weigh_the_pixels_and_is_not_learnt_by_it(scene, class_wise):
+    coarse = torch.randn_like(scene.logits).requires_grad_()
+    term = Distillation(entropy="coarse", class_wise=class_wise)
+    assert set(term.branches) == {"logits", "oracle", "coarse"}
+    output = Branches(logits=scene.logits, oracle=scene.oracle, coarse=coarse)
+    loss = term(output, Batch(image=scene.logits, label=scene.label, names=("a", "b")))
+    fixed = (scene.logits.detach(), scene.oracle, scene.label, None)
+    assert loss.item() == pytest.approx(distillation(*fixed, source="coarse", class_wise=class_wise, coarse=coarse))
+    assert torch.autograd.grad(loss, coarse, allow_unused=True) == (None,)
 
 
 @pytest.mark.parametrize("class_wise", [True, False])
