@@ -95,7 +95,8 @@ def lead(table: Table) -> str:
     if row.difference is not None and base is not None:
         gain = style.signed(row.difference, score) + style.unit(score)
         text += f", {escape(gain)} to {escape(style.name(base, table.factors))}"
-        text += f" (p = {row.p:.2g}, {row.pairs} paired seeds)" if row.p is not None else ""
+        corrected = f", corrected {row.p_holm:.2g}" if row.p_holm is not None else ""
+        text += f" (p = {row.p:.2g}{corrected}, {row.pairs} paired seeds)" if row.p is not None else ""
     return text + (". Less is better." if score.lower else ".")
 
 

@@ -10,10 +10,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from seglab.report import power
 from seglab.report.collect import same
 from seglab.report.plots import style
 from seglab.report.table import said
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from seglab.report.table import Grid, Row, Table
     from seglab.scores import Score
+
+Number = TypeVar("Number", int, float)
 
 NONE = "–"
 NOT_PUBLISHED = "not published"
@@ -52,7 +55,9 @@ def cells(table: Table) -> Cells:
     if any(row.difference is not None for row in table.rows):
         columns.append(("difference", [difference(row, score) for row in table.rows]))
     if any(row.p is not None for row in table.rows):
-        columns.append(("p", [NONE if row.p is None else p_value(row.p) for row in table.rows]))
+        columns.append(("p", [p_value(row.p) for row in table.rows]))
+    if any(row.p_holm is not None for row in table.rows):
+        columns.append(("p (Holm)", [p_value(row.p_holm) for row in table.rows]))
     if table.shows_published:
         columns.append(("published", [published(row, score) for row in table.rows]))
     if any(row.parameters is not None for row in table.rows):
@@ -98,8 +103,10 @@ def difference(row: Row, score: Score) -> str:
     return NONE if row.difference is None else style.signed(row.difference, score) + style.unit(score)
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
     """Two digits that mean something."""
+    if p is None:
+        return NONE
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -126,11 +133,14 @@ def footnotes(table: Table, content: Cells | None = None) -> list[str]:
         within = f", at the same {' and '.join(rest)}" if rest else ""
         where = "mean of the differences at the seeds that both have"
         lines.append(f"difference: to {said(table.compared)}{within}; {where}.")
-    if "p" in shown:
+    if "p" in shown and any(row.p is not None for row in table.rows):  # a factor may be called p
         lines.append(
             "p: paired t test over the common seeds, two-sided, uncorrected; with three seeds it has little power, and "
             "a large p is no evidence that rows are equal."
         )
+        if "p (Holm)" in shown:
+            lines.append(holm_note(table))
+        lines.append(power_note(table))
     paper = table.sweep.published
     if paper is not None and "published" in shown:
         about = ", ".join(filter(None, [paper.source, paper.setting or "model and data set not stated"]))
@@ -144,6 +154,44 @@ def footnotes(table: Table, content: Cells | None = None) -> list[str]:
         lines.append("time: of a whole run with its validations and test, median over the seeds.")
     settings = list(dict.fromkeys(row.cost.setting for row in table.rows if row.cost is not None and row.cost.setting))
     return lines + [f"GFLOPs and forward: {setting}." for setting in settings if "GFLOPs" in shown]
+
+
+def holm_note(table: Table) -> str:
+    """What the adjusted p is."""
+    count = sum(row.p_holm is not None for row in table.rows)
+    return (
+        f"p (Holm): p corrected for the {count} comparisons of this table (Holm 1979); below 0.05, chance alone would "
+        "give such a row in at most one table of twenty."
+    )
+
+
+def power_note(table: Table) -> str:
+    """Which differences the present seeds detect, and how many seeds those seen would take; empty without any p."""
+    tested = [row for row in table.rows if row.p is not None]
+    if not tested:
+        return ""
+    score = table.score
+    pairs = span([row.pairs for row in tested], str)
+    least = span(
+        [found for row in tested if (found := row.detectable_difference) is not None], lambda v: style.number(v, score)
+    )
+    needed = span(
+        [row.seeds_needed or power.MOST_SEEDS + 1 for row in tested],
+        lambda count: str(count) if count <= power.MOST_SEEDS else f"more than {power.MOST_SEEDS}",
+    )
+    unit = " points" if score.percent else style.unit(score)
+    alone = " (before Holm's correction)" if any(row.p_holm is not None for row in tested) else ""
+    by_row, seen = (", depending on the row", "differences") if len(tested) > 1 else ("", "a difference")
+    return (
+        f"power: with the {pairs} common seeds, a single comparison{alone} at level {power.ALPHA} detects with "
+        f"probability {power.POWER} a true difference of at least {least}{unit}{by_row}; {seen} of the size seen would "
+        f"take {needed} seeds. Both are estimates from these seeds: plan with the smallest difference that matters."
+    )
+
+
+def span(values: Sequence[Number], text: Callable[[Number], str]) -> str:
+    """``3``, or ``3 to 12`` where the values are written differently."""
+    return " to ".join(dict.fromkeys((text(min(values)), text(max(values)))))
 
 
 def missing(table: Table) -> list[str]:
@@ -209,7 +257,9 @@ def rich(table: Table, content: Cells | None = None) -> RichTable:
     content = content or cells(table)
     shown = RichTable()
     for k, heading in enumerate(content.headings):
-        shown.add_column(Text(heading), justify="left" if k < content.left else "right", no_wrap=k >= content.left)
+        # A unit goes below its name: tables with every column are to fit a width of 120.
+        broken = heading.replace(", ", ",\n").replace(" (", "\n(")
+        shown.add_column(Text(broken), justify="left" if k < content.left else "right", no_wrap=k >= content.left)
     for i, row in enumerate(content.rows):
         shown.add_row(*(Text(value, "bold" if (i, j) == content.bold else "") for j, value in enumerate(row)))
     return shown
@@ -224,7 +274,9 @@ def records(table: Table) -> list[dict[str, Any]]:
             **row.choice, "metric": table.metric, "direction": score.direction, "unit": score.unit,
             "mean": row.mean, "sd": row.sd, "n": len(row.values),
             "seeds": [run.seed for run in row.runs], "values": list(row.values), "is_baseline": is_baseline(table, row),
-            "difference": row.difference, "p": row.p, "pairs": row.pairs, "published": row.published,
+            "difference": row.difference, "p": row.p, "p_holm": row.p_holm, "pairs": row.pairs,
+            "difference_sd": row.difference_sd, "detectable_difference": row.detectable_difference,
+            "seeds_needed": row.seeds_needed, "published": row.published,
             "published_percent": row.published if score.percent else None,
             "parameters": row.parameters, "gflops": cost and cost.gflops, "forward_seconds": cost and cost.latency,
             "run_seconds": row.seconds, "folders": [run.folder.name for run in row.runs],
@@ -258,6 +310,11 @@ def json_text(table: Table) -> str:
         "format": 1, "title": sweep.title, "dataset": sweep.dataset, "metric": table.metric, "factors": table.factors,
         "score": table.score.record(),
         "compared_with": table.compared or None, "rows": rows,
+        "test": {
+            "name": "paired t, two-sided", "correction": "Holm",
+            "comparisons": sum(row.p is not None for row in table.rows),
+            "alpha": power.ALPHA, "power": power.POWER, "most_seeds": power.MOST_SEEDS,
+        },
         "published": paper and {"source": paper.source, "setting": paper.setting, "metric": paper.metric},
         "cost_setting": list(settings), "unfinished": [{"folder": n, "why": why} for n, why in sweep.unfinished],
         "problems": [*sweep.problems, *table.notes],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from seglab.multirun.record import clock
 from seglab.report.collect import written
+from seglab.report.formats import holm_note, power_note
 from seglab.report.markup import Cell, note, number, render
 from seglab.report.plots import style
 from seglab.report.plots.factors import numeric
@@ -29,7 +30,8 @@ def results(table: Table) -> str:
         columns.append((factor, sorted_as, partial(factor_cell, factor=factor)))
     optional: list[tuple[str, Callable[[Row], float | None], Callable[[float], str]]] = [
         ("difference", lambda row: row.difference, lambda v: style.signed(v, score) + escape(style.unit(score))),
-        ("p", lambda row: row.p, lambda v: f"{v:.3f}" if v >= 0.001 else "&lt; 0.001"),
+        ("p", lambda row: row.p, p_text),
+        ("p (Holm)", lambda row: row.p_holm, p_text),
         ("params (M)", lambda row: row.parameters / 1e6 if row.parameters else None, lambda v: f"{v:.2f}"),
         ("GFLOPs", lambda row: row.cost.gflops if row.cost else None, lambda v: f"{v:.1f}"),
         ("latency (ms)", lambda row: 1000 * row.cost.latency if row.cost else None, lambda v: f"{v:.1f}"),
@@ -59,15 +61,23 @@ def results(table: Table) -> str:
         else ""
     ]
     if any(row.p is not None for row in table.rows):
-        notes += ["p: paired t test over the seeds that a row shares with its baseline, not corrected for many rows."]
+        notes += ["p: paired t test over the seeds that a row shares with its baseline, uncorrected."]
+    if any(row.p_holm is not None for row in table.rows):
+        notes += [holm_note(table)]
+    notes += [power_note(table)]
     if source := style.source(table):
         notes += [f"Published: {source}{'' if table.shows_published else ' (of another metric)'}."]
-    return render([column[:2] for column in columns], rows, "Results") + note(" ".join(filter(None, notes)))
+    return render([column[:2] for column in columns], rows, "Results") + "".join(map(note, notes))
 
 
 def kind(score: Score) -> str:
     """CSS classes of a heading with that score below it: where less is better, the smallest is sorted first."""
     return "number less" if score.lower else "number"
+
+
+def p_text(p: float) -> str:
+    """Two digits that mean something, as HTML."""
+    return f"{p:.3f}" if p >= 0.001 else "&lt; 0.001"
 
 
 def number_cell(row: Row, value: Callable[[Row], float | None], text: Callable[[float], str]) -> Cell:

@@ -11,6 +11,7 @@ from typing import Any
 from seglab.errors import ConfigError
 from seglab.multirun import record
 from seglab.multirun.record import is_number, shown
+from seglab.report import power
 from seglab.report import statistics as over_seeds
 from seglab.report.collect import Run, Scalar, Sweep, same, written
 from seglab.report.cost import Cost
@@ -37,13 +38,32 @@ class Row:
     """To the baseline, at the seeds that both have (of the means where they share none); None for the baseline."""
     p: float | None
     """Two-sided, of the paired t test over the common seeds."""
+    p_holm: float | None
+    """p adjusted for the number of comparisons in the table; None where this row's is the only one."""
+    difference_sd: float | None
+    """Sample standard deviation of the differences at the common seeds; None for fewer than two."""
     pairs: int
+    """Number of common seeds."""
     published: float | None
     """As the metric is shown: percent of a fraction, else a number in its unit."""
     parameters: int | None
     cost: Cost | None
     seconds: float | None
     """A whole run, median over the runs."""
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """Common seeds that would detect a true difference of the size seen; None without p or above MOST_SEEDS."""
+        if self.p is None or self.difference is None or self.difference_sd is None:
+            return None
+        return power.seeds_needed(self.difference, self.difference_sd)
+
+    @property
+    def detectable_difference(self) -> float | None:
+        """The smallest true difference that the present common seeds would detect, unsigned; None without p."""
+        if self.p is None or self.difference_sd is None:
+            return None
+        return power.detectable_effect(self.pairs) * self.difference_sd
 
 
 @dataclass(frozen=True)
@@ -116,8 +136,8 @@ def make(
         values = tuple(float(run.metrics[metric]) for run in runs)
         row = Row(
             {key: choice.get(key) for key in factors}, runs, values, over_seeds.mean(values), over_seeds.sd(values),
-            None, None, 0, published(sweep, metric, choice), parameters(runs), (costs or {}).get(runs[0].folder),
-            median([run.seconds for run in runs]),
+            None, None, None, None, 0, published(sweep, metric, choice), parameters(runs),
+            (costs or {}).get(runs[0].folder), median([run.seconds for run in runs]),
         )  # fmt: skip
         theirs = match(groups, {**choice, **compared}) if compared is not None else None
         if theirs is not None and theirs is not runs:
@@ -126,7 +146,7 @@ def make(
             base = row
         rows.append(row)
         notes += mixed(row)
-    return Table(sweep, metric, factors, tuple(rows), base, compared or {}, (*more, *notes, *remarks))
+    return Table(sweep, metric, factors, corrected(rows), base, compared or {}, (*more, *notes, *remarks))
 
 
 def with_metric(sweep: Sweep, metric: str) -> tuple[list[Run], list[str]]:
@@ -246,7 +266,17 @@ def against(row: Row, theirs: Sequence[Run], metric: str) -> Row:
     ours = {run.seed: value for run, value in zip(row.runs, row.values, strict=True)}
     found = over_seeds.differences(ours, base)
     difference = over_seeds.mean(found) if found else row.mean - over_seeds.mean(list(base.values()))
-    return replace(row, difference=difference, p=over_seeds.paired_p(found), pairs=len(found))
+    return replace(
+        row, difference=difference, p=over_seeds.paired_p(found), difference_sd=over_seeds.sd(found), pairs=len(found)
+    )
+
+
+def corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows with p adjusted for the number of comparisons, where there are several."""
+    adjusted = over_seeds.holm([row.p for row in rows])
+    if sum(p is not None for p in adjusted) < 2:
+        return tuple(rows)
+    return tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
 
 
 def published(sweep: Sweep, metric: str, choice: Mapping[str, Scalar]) -> float | None:

@@ -12,7 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from seglab.report import collect, document, make, plots
+from seglab.report import collect, document, formats, make, plots
+from seglab.report.results import results
 from tests.report import synthetic
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">&amp;"\'@script@'
@@ -135,6 +136,30 @@ def test_the_table_has_every_row_the_best_marked_and_the_papers_numbers_with_the
     assert ">45.36<" in rows[-1]
     assert f"{100 * table.rows[-1].mean:.2f}" in rows[-1]
     assert "SSA-Seg (NeurIPS 2024), Table 8: SeaFormer-L, ADE20K val" in page
+
+
+def test_the_adjusted_p_is_a_column_that_sorts_as_a_number_beside_p(page, table):
+    header, *rows = rows_of(page)
+    headings = re.findall(r'<th scope="col" class="(.*?)"><button type="button">(.*?)<', header)
+    place = headings.index(("number", "p (Holm)"))
+    assert headings[place - 1] == ("number", "p")
+    for row, line in zip(table.rows, rows, strict=True):
+        cells = re.findall(r"<t[hd].*?</t[hd]>", line, re.DOTALL)
+        value = "" if row.p_holm is None else f' data-value="{row.p_holm}"'
+        shown = "–" if row.p_holm is None else f"{row.p_holm:.3f}"
+        assert cells[place] == f'<td class="number"{value}>{shown}</td>'
+    for note in (formats.holm_note(table), formats.power_note(table)):
+        assert html.escape(note) in page
+    best = table.rows[-1]
+    assert f"(p = {best.p:.2g}, corrected {best.p_holm:.2g}, 3 paired seeds)" in page
+
+
+def test_one_comparison_has_no_column_of_adjusted_p(folder):
+    folder.rows({"baseline": [0.5, 0.5, 0.5], "all": [0.51, 0.52, 0.53]})
+    table = make(collect(folder.path))
+    assert '<button type="button">p</button>' in results(table)
+    assert "Holm" not in results(table)
+    assert "(p = 0.074, 3 paired seeds)" in document.lead(table)
 
 
 def test_what_was_held_fixed_and_what_it_ran_on_are_told(page):

@@ -49,6 +49,35 @@ def test_no_p_without_two_differences_that_vary(found):
     assert statistics.paired_p(found) is None
 
 
+def test_holm_multiplies_the_smallest_p_by_their_number_the_next_by_one_less_and_so_on():
+    # 3 x 0.01, 2 x 0.02, 1 x 0.4, in the order in which they were given.
+    assert statistics.holm([0.02, 0.4, 0.01]) == pytest.approx([0.04, 0.4, 0.03])
+
+
+def test_holm_never_ranks_a_larger_p_below_a_smaller_one():
+    # 4 x 0.01, 3 x 0.012 = 0.036, 2 x 0.03, 0.05: the second and the last are raised to the one before them.
+    assert statistics.holm([0.01, 0.012, 0.03, 0.05]) == pytest.approx([0.04, 0.04, 0.06, 0.06])
+
+
+def test_holm_gives_equal_p_values_the_same_value():
+    assert statistics.holm([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])
+
+
+def test_a_p_adjusted_by_holm_is_never_above_1():
+    assert statistics.holm([0.6, 0.5, 0.9]) == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_rows_without_p_do_not_count_for_holm(missing):
+    assert statistics.holm([missing, 0.03, missing, 0.01]) == [None, 0.03, None, 0.02]
+    assert statistics.holm([missing]) == [None]
+    assert statistics.holm([]) == []
+
+
+def test_holm_leaves_a_single_p_as_it_is():
+    assert statistics.holm([0.03]) == [0.03]
+
+
 def test_one_value_has_no_standard_deviation():
     assert statistics.sd([0.5]) is None
     assert statistics.sd([1.0, 3.0]) == pytest.approx(math.sqrt(2))

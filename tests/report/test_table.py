@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from seglab.errors import ConfigError
-from seglab.report import collect, grid, make
+from seglab.report import collect, grid, make, power
 
 PAPER = {
     "source": "A paper, Table 1",
@@ -43,6 +43,38 @@ def test_a_missing_seed_is_left_out_of_the_difference_on_both_sides(folder):
     assert x.difference == pytest.approx(0.10)
     assert x.p is None
     assert len(x.values) == 2
+
+
+def test_p_is_adjusted_for_the_comparisons_of_the_table(folder):
+    # Differences (1, 2, 3), (1, 2, 6) and (3, 3.1, 3.2) points; the row with one seed has no p and does not count.
+    rows = {"a": [0.51, 0.52, 0.53], "b": [0.51, 0.52, 0.56], "c": [0.53, 0.531, 0.532], "one": [0.7, None, None]}
+    folder.rows({"baseline": [0.5, 0.5, 0.5], **rows})
+    base, a, b, c, one = make(collect(folder.path)).rows
+    assert c.p < a.p < b.p
+    assert (c.p_holm, a.p_holm, b.p_holm) == pytest.approx((3 * c.p, 2 * a.p, b.p))
+    assert (base.p_holm, one.p_holm) == (None, None)
+
+
+def test_one_comparison_is_not_adjusted(folder):
+    folder.rows({"baseline": [0.5, 0.5, 0.5], "a": [0.51, 0.52, 0.53], "one": [0.7, None, None]})
+    assert [row.p_holm for row in make(collect(folder.path)).rows] == [None, None, None]
+
+
+def test_the_seeds_for_a_difference_and_the_smallest_that_is_detected_are_of_the_paired_differences(folder):
+    # The rows scatter by some 20 points, their differences (1, 2, 3) by one: 2 points are twice their sd.
+    folder.rows({"baseline": [0.3, 0.5, 0.7], "a": [0.31, 0.52, 0.73]})
+    a = make(collect(folder.path)).rows[1]
+    assert a.difference_sd == pytest.approx(0.01)
+    assert a.seeds_needed == 5
+    assert a.detectable_difference == pytest.approx(0.01 * power.detectable_effect(3))
+
+
+@pytest.mark.parametrize("values", [[0.6], [0.6, 0.6, 0.6], [None, None, None, 0.6]])
+def test_one_seed_equal_differences_and_no_pairs_say_nothing_on_power(folder, values):
+    folder.rows({"baseline": [0.5, 0.5, 0.5], "a": values})
+    a = make(collect(folder.path)).rows[1]
+    assert a.difference == pytest.approx(0.1)
+    assert (a.p, a.seeds_needed, a.detectable_difference) == (None, None, None)
 
 
 def test_the_sweeps_own_baseline_is_first_choice_then_linear_then_the_first_row(folder):
