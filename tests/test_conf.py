@@ -114,7 +114,13 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
         if group == "debug":  # it says itself how little is trained
             chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
         if group == "experiment":  # on a small network and one process, with everything else as published
-            chosen += ["data=scenes", "backbone=resnet18", "backbone.pretrained=false", "trainer=default", "trainer.precision=32-true"]
+            chosen += [
+                "data=scenes",
+                "backbone=resnet18",
+                "backbone.pretrained=false",
+                "trainer=default",
+                "trainer.precision=32-true",
+            ]
         cfg = compose("train", [*chosen, *(f"{key}=FILE" for key in missing(ROOT / group / f"{option}.yaml"))])
         if "width" in cfg["decoder"]:
             cfg["decoder"]["width"] = 16

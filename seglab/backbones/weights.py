@@ -61,9 +61,7 @@ def pretrained(name: str, source: str | Literal[True]) -> tuple[Path, dict[str, 
     return path, packages.renamed(read(path, packages.mend(name)), name, path)
 
 
-def fill(
-    model: nn.Module, state: dict[str, Tensor], path: str | Path, name: str, options: Mapping[str, Any]
-) -> None:
+def fill(model: nn.Module, state: dict[str, Tensor], path: str | Path, name: str, options: Mapping[str, Any]) -> None:
     """Load what a file holds into a ``features_only`` network.
 
     Args:

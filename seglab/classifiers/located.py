@@ -1,6 +1,6 @@
 """Two linear classifiers, the second of which is told where a pixel is: SSA-Seg's features without its prototypes.
 
-    Z = W dropout(X) + b,  F = position encoding of X,  R = V (X + F) + c
+Z = W dropout(X) + b,  F = position encoding of X,  R = V (X + F) + c
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from seglab.classifiers.linear import Linear
 from seglab.classifiers.position import position_encoding

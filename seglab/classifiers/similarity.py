@@ -32,9 +32,7 @@ class Similarity(nn.Module):
         ConfigError: unknown kind, tau not above 0, eps negative.
     """
 
-    def __init__(
-        self, kind: str = "cosine", tau: float = 15.0, eps: float = 1e-12, learn_tau: bool = False
-    ) -> None:
+    def __init__(self, kind: str = "cosine", tau: float = 15.0, eps: float = 1e-12, learn_tau: bool = False) -> None:
         super().__init__()
         self.kind = one_of("classifier.similarity", kind, ("cosine", "dot"))
         self.fixed_tau = within("classifier.tau", tau, 0, open_low=True)

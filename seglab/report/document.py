@@ -328,6 +328,10 @@ def provenance(table: Table) -> str:
         for package in ("seglab", "torch", "lightning", "python"):
             add(package, versions.get(package))
         add("platform", about.get("platform"))
+        machine = value if isinstance(value := about.get("machine"), dict) else {}
+        add("processor", machine and f"{machine.get('processor')}, {machine.get('threads')} threads")
+        for gpu in machine.get("gpus") or ():
+            add("GPU", gpu)
         add("host", about.get("host"))
         add("command", " ".join(map(str, command)) if isinstance(command, list) else command)
     shown = {

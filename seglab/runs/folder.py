@@ -24,7 +24,7 @@ from seglab.errors import ConfigError
 from seglab.runs import atomic
 from seglab.runs.atomic import jsonable
 from seglab.runs.lock import acquire, holder, in_use, release
-from seglab.runs.provenance import git_state, now, versions, whoami
+from seglab.runs.provenance import git_state, machine, now, versions, whoami
 from seglab.runs.signals import REASONS, is_main_process, leave, outcome
 from seglab.scores import FILE as SCORES
 from seglab.scores import FORMAT, Score
@@ -145,7 +145,8 @@ class RunFolder:
         starts = [*earlier.pop("earlier", []), earlier] if earlier else []
         present = {
             "started": now(), "command": sys.argv, "folder": str(Path.cwd()), "seed": seed, "data": data,
-            "git": state, "versions": versions(), "platform": platform.platform(), **whoami(), "earlier": starts,
+            "git": state, "versions": versions(), "platform": platform.platform(), "machine": machine(), **whoami(),
+            "earlier": starts,
         }  # fmt: skip
         atomic.write_json(target, jsonable(present))
 

@@ -243,4 +243,6 @@ def test_an_mlp_has_as_many_further_weights_as_ssa_adds_to_a_deployed_network():
     plain, mlp, ssa = (kind(channels, 11) for kind in (Linear, MLP, SSA))
     deployed = [p.numel() for name, p in ssa.named_parameters() if not name.startswith("oracle_")]
     added = sum(deployed) - sum(p.numel() for p in plain.parameters())
-    assert sum(p.numel() for p in mlp.parameters()) - sum(p.numel() for p in plain.parameters()) == pytest.approx(added, rel=0.1)
+    assert sum(p.numel() for p in mlp.parameters()) - sum(p.numel() for p in plain.parameters()) == pytest.approx(
+        added, rel=0.1
+    )

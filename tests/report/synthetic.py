@@ -122,6 +122,7 @@ def run(folder: Path, miou: float, overrides: list[str], noise: np.random.Genera
         "started": "2026-11-20T10:00:00+0000", "command": ["seglab-train", "ablation=<x>", "data=camvid"], "seed": 0, "data": {"dataset": "camvid"},
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "branch": "main", "dirty": True},
         "versions": {"python": "3.11.2", "seglab": "0.1.0", "torch": "2.12.0"}, "platform": "Linux", "host": "here",
+        "machine": {"processor": "a CPU", "cores": 2, "threads": 2, "gpus": []},
     })  # fmt: skip
     write_json(
         folder / "tables" / f"test_{STEPS:06d}.json",

@@ -1,0 +1,294 @@
+"""The tables and figures of docs/results.md, made of records of finished runs: no number in it is typed by hand.
+
+    python scripts/results.py keep FOLDER STUDY      # add the finished runs of a folder to docs/results/STUDY
+    python scripts/results.py write                  # docs/results.md and its figures, from template.md and the records
+    python scripts/results.py check                  # exit code 1 where docs/results.md is not what `write` would make
+    python scripts/results.py unpack STUDY FOLDER    # a folder for python -m seglab.report
+
+A record is a JSON file of what a run folder says (metrics, resolved configuration, provenance), without weights and
+images. FOLDER is a multirun's, or holds run folders named ROW-SEED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from seglab.multirun import record
+from seglab.report import formats
+from seglab.report import table as tables
+from seglab.report.collect import Run, Sweep, collect, is_run, read_run, unfinished_because
+from seglab.report.plots import style
+from seglab.report.statistics import differences, holm, paired_p
+from seglab.report.table import Row, Table
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "results.md"
+TEMPLATE = FOLDER / "template.md"
+
+WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger"}
+"""Overrides that say where and how a run was made, not what it computed."""
+
+
+# --- Records
+
+
+def keep(folder: Path, study: str, into: Path = FOLDER) -> list[Path]:
+    """Write the records of a folder's finished runs that have none yet; gives those that are new."""
+    new = []
+    for path in sorted(each for each in folder.iterdir() if each.is_dir() and is_run(each)):
+        if unfinished_because(path) is not None:
+            continue
+        factors = record.factors_of(path)
+        seed = factors.pop("seed", None)
+        row, _, last = path.name.rpartition("-")
+        if seed is None:
+            seed, name = int(last), row
+        else:
+            name = ", ".join(str(value) for value in factors.values()) or "run"
+        target = into / study / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}-{seed}.json"
+        if target.exists():
+            continue
+        read_run(path, {})  # refuses one that is broken
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(written({"row": name, "seed": int(seed), "files": files(path)}))
+        new.append(target)
+    return new
+
+
+def files(path: Path) -> dict[str, Any]:
+    """What a run folder says, without the places on the machine that it was made on."""
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    provenance = json.loads((path / "provenance.json").read_text())
+    status = json.loads((path / "status.json").read_text())
+    for key in ("run_dir", "sweep", "resume", "logger"):
+        config.pop(key, None)
+    if config["data"].get("root"):
+        config["data"]["root"] = "ROOT"
+    given = (path / "overrides.txt").read_text().splitlines()
+    about = ("started", "seed", "data", "git", "versions", "platform", "machine")
+    found: dict[str, Any] = {
+        "metrics.json": json.loads((path / "metrics.json").read_text()),
+        "config.yaml": config,
+        "overrides.txt": [each for each in given if each.lstrip("+~").partition("=")[0] not in WHERE],
+        "provenance.json": {key: provenance[key] for key in about if key in provenance},
+        "status.json": {key: status[key] for key in ("status", "step", "max_steps", "seconds") if key in status},
+        "scores.json": json.loads((path / "scores.json").read_text()),
+        "metrics.csv": (path / "metrics.csv").read_text(),
+    }
+    for each in sorted((path / "tables").glob("test_*.csv"))[-1:]:
+        found[f"tables/{each.name}"] = each.read_text()
+    return found
+
+
+def written(content: Mapping[str, Any]) -> str:
+    """A record as text: one line for each file."""
+    rest = {key: value for key, value in content.items() if key != "files"}
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in content["files"].items()]
+    return json.dumps(rest)[:-1] + ', "files": {\n' + ",\n".join(lines) + "\n}}\n"
+
+
+def unpack(study: str, folder: Path, source: Path = FOLDER) -> Path:
+    """A study's records as a multirun's folder, whose factor is ``row``."""
+    jobs = {}
+    for path in sorted((source / study).glob("*.json")):
+        content = json.loads(path.read_text())
+        jobs[path.stem] = {"factors": {"row": content["row"], "seed": content["seed"]}, "overrides": []}
+        for name, value in content["files"].items():
+            target = folder / path.stem / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".yaml"):
+                value = yaml.safe_dump(value)
+            elif name.endswith(".json"):
+                value = json.dumps(value)
+            elif isinstance(value, list):
+                value = "\n".join(value) + "\n"
+            target.write_text(value)
+    if not jobs:
+        raise SystemExit(f"{source / study} holds no record — expected ROW-SEED.json files of `keep`")
+    record.write(folder, {"title": study}, jobs)
+    return folder
+
+
+# --- What the template asks for
+
+
+class Study:
+    """The records of a study, for the template.
+
+    Args:
+        name: its folder in docs/results.
+        rows: in this order, under these names; None: all, by name.
+        baseline: the row that the others are compared with.
+    """
+
+    def __init__(self, name: str, rows: Sequence[str] | Mapping[str, str] | None = None, baseline: str | None = None):
+        with tempfile.TemporaryDirectory() as place:
+            self.sweep = collect(unpack(name, Path(place) / name))
+            # A run reads these of its folder only when asked.
+            self.names = {id(run): run.classes() for run in self.sweep.runs}
+        known = sorted({str(run.factors["row"]) for run in self.sweep.runs})
+        order = list(rows or known)
+        if missing := [row for row in order if row not in known]:
+            raise SystemExit(f"{name}: no record of {', '.join(missing)} — there are {', '.join(known)}")
+        names = dict(rows) if isinstance(rows, Mapping) else dict(zip(order, order, strict=True))
+        runs = [run for run in self.sweep.runs if run.factors["row"] in names]
+        for run in runs:
+            run.factors["row"] = names[str(run.factors["row"])]
+        self.name, self.rows, self.baseline = name, [names[row] for row in order], baseline
+        self.sweep = Sweep(
+            self.sweep.folder, name, {"row": list(self.rows)}, runs, [], [], None, None, self.sweep.dataset
+        )  # fmt: skip
+
+    def table(self, metric: str = "test/mIoU") -> Table:
+        """The report's table of a metric."""
+        return tables.make(self.sweep, metric, {"row": self.baseline} if self.baseline else None)
+
+    def row(self, name: str, metric: str = "test/mIoU") -> Row:
+        """A row of it."""
+        return next(row for row in self.table(metric).rows if row.choice["row"] == name)
+
+    def runs(self, name: str) -> list[Run]:
+        """The runs of a row, by seed."""
+        return sorted((run for run in self.sweep.runs if run.factors["row"] == name), key=lambda run: run.seed)
+
+    def markdown(self, metric: str = "test/mIoU", caption: bool = False) -> str:
+        """The table as Markdown with its footnotes."""
+        text = formats.markdown(self.table(metric))
+        return text if caption else text.partition("\n\n")[2]
+
+    def mean(self, name: str, metric: str = "test/mIoU") -> str:
+        """``49.61``: a row's mean."""
+        return style.number(self.row(name, metric).mean, self.sweep.score(metric))
+
+    def spread(self, name: str, metric: str = "test/mIoU") -> str:
+        """``49.61 ± 0.52``."""
+        return formats.mean_sd(self.row(name, metric), self.sweep.score(metric))
+
+    def difference(self, name: str, metric: str = "test/mIoU") -> str:
+        """``+1.23``: to the baseline."""
+        return formats.difference(self.row(name, metric), self.sweep.score(metric))
+
+    def p(self, name: str, metric: str = "test/mIoU") -> str:
+        """A row's p, corrected where several rows are compared."""
+        row = self.row(name, metric)
+        return formats.p_value(row.p if row.p_holm is None else row.p_holm)
+
+    def measures(self, metrics: Mapping[str, str]) -> str:
+        """Several metrics side by side, each as mean ± sd; columns by heading."""
+        head = ["", *metrics]
+        lines = []
+        for name in self.rows:
+            lines.append([name, *(self.spread(name, metric) for metric in metrics.values())])
+        return grid(head, lines)
+
+    def classes(self, metric: str = "test/IoU") -> str:
+        """A metric of every class: mean over seeds of each row, and what each gains over the baseline."""
+        names = next(filter(None, self.names.values()))
+        values = {row: [class_values(run, metric) for run in self.runs(row)] for row in self.rows}
+        lines = []
+        others = [row for row in self.rows if row != self.baseline]
+        for k, name in enumerate(names):
+            means = {row: statistics.fmean(run[k] for run in values[row]) for row in self.rows}
+            cells = [f"{100 * means[row]:.1f}" for row in self.rows]
+            if self.baseline:
+                cells += [f"{100 * (means[row] - means[self.baseline]):+.1f}".replace("-", "−") for row in others]
+            lines.append([name, *cells])
+        return grid(["class", *self.rows, *(f"{row} − {self.baseline}" for row in others if self.baseline)], lines)
+
+    def overrides(self, name: str) -> str:
+        """What the command of a row chose."""
+        path = next(iter(sorted((FOLDER / self.name).glob("*.json"))))
+        for path in sorted((FOLDER / self.name).glob("*.json")):
+            content = json.loads(path.read_text())
+            if content["row"] == name:
+                return " ".join(each for each in content["files"]["overrides.txt"] if not each.startswith("seed="))
+        return ""
+
+    def commands(self) -> str:
+        """The table of the rows' overrides that not all of them share, and the shared ones before it."""
+        chosen = {name: self.overrides(name).split() for name in self.rows}
+        shared = [each for each in chosen[self.rows[0]] if all(each in other for other in chosen.values())]
+        lines = [[name, f"`{' '.join(e for e in own if e not in shared)}`"] for name, own in chosen.items()]
+        return f"All: `{' '.join(shared)}`.\n\n" + grid(["row", "overrides"], lines)
+
+    def seconds(self, name: str) -> str:
+        """Median wall time of a row's runs."""
+        return f"{statistics.median(run.seconds or 0 for run in self.runs(name)):.0f}"
+
+
+def class_values(run: Run, metric: str) -> list[float]:
+    """A metric's values of every class; NaN where there is none."""
+    return [float("nan") if value is None else float(value) for value in run.metrics[metric]]
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def compared(pairs: Sequence[tuple[str, Study, str]], metric: str = "test/mIoU") -> str:
+    """Differences of rows to the baselines of their studies, with Holm's correction over all of them."""
+    found = []
+    for label, study, name in pairs:
+        ours = {run.seed: float(run.metrics[metric]) for run in study.runs(name)}
+        theirs = {run.seed: float(run.metrics[metric]) for run in study.runs(str(study.baseline))}
+        gaps = differences(ours, theirs)
+        found.append((label, gaps, paired_p(gaps)))
+    corrected = holm([p for _, _, p in found])
+    lines = []
+    for (label, gaps, p), adjusted in zip(found, corrected, strict=True):
+        spread = f" ± {100 * statistics.stdev(gaps):.2f}" if len(gaps) > 1 else ""
+        mean = f"{100 * statistics.fmean(gaps):+.2f}".replace("-", "−")
+        lines.append([label, mean + spread, str(len(gaps)), formats.p_value(p), formats.p_value(adjusted)])
+    return grid(["", "difference", "n", "p", "p (Holm)"], lines)
+
+
+def page() -> str:
+    """docs/results.md."""
+    found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    head = "<!-- Made by scripts/results.py from docs/results: change template.md there, not this file. -->\n"
+    return head + found.from_string(TEMPLATE.read_text()).render(Study=Study, compared=compared, grid=grid)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, arguments in {
+        "keep": ("folder", "study"),
+        "write": (),
+        "check": (),
+        "unpack": ("study", "folder"),
+    }.items():
+        one = commands.add_parser(name)
+        for argument in arguments:
+            one.add_argument(argument, type=Path if argument == "folder" else str)
+    given = parser.parse_args()
+    if given.command == "keep":
+        for path in keep(given.folder, given.study):
+            print(path)
+    elif given.command == "unpack":
+        print(unpack(given.study, given.folder))
+    elif given.command == "write":
+        PAGE.write_text(page())
+    elif page() != PAGE.read_text():
+        sys.exit("docs/results.md is not what the records say — run python scripts/results.py write")
+
+
+if __name__ == "__main__":
+    main()
