@@ -15,13 +15,14 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from seglab import checks, trust
+from seglab import checks, options, trust
 from seglab.checkpoint import is_of_parts
 from seglab.errors import ConfigError, UserError
 from seglab.losses.base import Criterion
 from seglab.tasks.base import Task
 
 if TYPE_CHECKING:
+    from seglab.data.corruption import Corruption
     from seglab.data.datamodule import DataModule
     from seglab.data.spec import DatasetSpec
     from seglab.heads.base import Head
@@ -273,6 +274,27 @@ def build_metrics(cfg: Config, num_classes: int) -> dict[str, Any]:
 def build_refinement(node: Config) -> Refinement | None:
     """What ``predictor=`` makes of the frames of videos; None where every image is by itself."""
     return None if node["refine"] is None else instantiate(node["refine"], "predictor.refine")
+
+
+def build_corruption(node: Config | None) -> Corruption | None:
+    """What ``corruption=`` does to the images of an evaluation; None where it does nothing.
+
+    Raises:
+        ConfigError: an unknown key or severity, a transform that cannot be built or is not of pixel values alone.
+    """
+    if node is None:
+        return None
+    from seglab.data.corruption import Corruption, at_severity  # imports what prediction does without
+
+    checks.known_keys(node, options.CORRUPTION)
+    for name, hint in options.CORRUPTION.items():
+        checks.kind(f"corruption.{name}", node.get(name), hint)
+    seed = int(checks.within("corruption.seed", node["seed"], 0, options.LARGEST_SEED))
+    parameters = at_severity(node["transform"] or {}, node["levels"], node["severity"])
+    if not parameters:
+        return None
+    transform = instantiate(parameters, "corruption.transform")
+    return Corruption(transform, parameters, node["name"], node["severity"], seed)
 
 
 PROBE = 64

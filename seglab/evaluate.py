@@ -1,4 +1,4 @@
-"""Evaluate: ``python -m seglab.evaluate ckpt=… [split=val] [evaluation.flip=true] [oracle=true]``.
+"""Evaluate: ``python -m seglab.evaluate ckpt=… [split=val] [evaluation.flip=true] [oracle=true] [corruption=fog]``.
 
 The checkpoint brings its configuration; the module that validates in training is tested by the same Trainer, so the
 numbers are equal. The output folder holds ``metrics.json`` (fractions, per-class lists), the figures and tables of the
@@ -7,6 +7,7 @@ task (``confusion.png``, ``confusion.csv``) and ``images/``.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from seglab.errors import CheckpointError, ConfigError, DataError
 if TYPE_CHECKING:
     from seglab.checkpoint import Description
     from seglab.data import DataModule
+    from seglab.data.corruption import Corruption
     from seglab.module import TrainingModule
     from seglab.runs.folder import RunFolder
 
@@ -50,7 +52,7 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     known.check(options, known.EVALUATE)
 
-    from seglab import loggers
+    from seglab import build, loggers
     from seglab.runs.folder import RunFolder
 
     folder = Path(options["output"])
@@ -58,11 +60,30 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"output={folder} holds a training run — expected a folder of its own; choose another output="
         )
+    corruption = build.build_corruption(options.get("corruption"))
+    check_folder(folder, corruption)
     with RunFolder(folder, "evaluate", at_end=loggers.close) as run:
-        return test(options, run)
+        return test(options, run, corruption)
 
 
-def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
+def check_folder(folder: Path, corruption: Corruption | None) -> None:
+    """Refuse a folder with the results of another corruption: their images would stand beside each other.
+
+    Raises:
+        ConfigError: names what is there.
+    """
+    from seglab.runs import atomic
+
+    there = atomic.read_json(folder / "metrics.json")
+    before, now = there.get("corruption"), atomic.jsonable(corruption.record()) if corruption else None
+    if there and before != now:
+        raise ConfigError(
+            f"output={folder} holds an evaluation with corruption {json.dumps(before)} (now {json.dumps(now)}) — "
+            "expected a folder of one corruption; choose another output="
+        )
+
+
+def test(options: Mapping[str, Any], run: RunFolder, corruption: Corruption | None) -> dict[str, Any]:
     """The work of :func:`score` inside its folder."""
     from seglab import build, checkpoint, loading, trust
     from seglab.trainer import build_trainer
@@ -94,20 +115,21 @@ def test(options: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     task.spec = data.spec  # the data's own names
     task.refinement = build.build_refinement(options["predictor"])
     data.in_sequences = task.refinement is not None
+    data.corruption = corruption
     if task.refinement is not None and task.refinement.adapts:
         config["trainer"]["inference_mode"] = False
     if options["oracle"]:
         task.scored("oracle")
     module = build.build_module(config, task)
     asked = [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")]
-    run.describe(config, asked, config["seed"])
+    run.describe({**config, "corruption": corruption and corruption.record()}, asked, config["seed"])
 
     trainer = build_trainer(config, str(run.path), task, "test")
     trainer.test(module, datamodule=data, verbose=False, weights_only=True)
     if trainer.is_global_zero:
         values = {name: value.item() for name, value in trainer.callback_metrics.items() if name != "step"}
         logged = {name.removeprefix("test/"): value for name, value in values.items()}
-        report(module, logged, stored, data.split("test"), options, run)
+        report(module, logged, stored, data, options, run)
         run.write_scores(task.headline, module.results.scores)
     return module.results.values
 
@@ -207,22 +229,24 @@ def report(
     module: TrainingModule,
     logged: Mapping[str, float],
     stored: Description,
-    own: str,
+    data: DataModule,
     options: Mapping[str, Any],
     run: RunFolder,
 ) -> None:
-    """Table, JSON and figures; ``own`` is the data set's name of the split that was asked for."""
+    """Table, JSON and figures of the test split of the data."""
     from rich.console import Console
 
     from seglab import visualize
     from seglab.runs import atomic
 
+    own, corruption = data.split("test"), data.corruption  # the data set's name of the split that was asked for
     task, results, part = module.task, module.results, options["trainer"]["limit_test_batches"]
     split = options["split"] + ("-oracle" if options["oracle"] else "")
     about = {
         "ckpt": str(stored.path), "step": stored.step, "dataset": task.spec.name, "split": options["split"],
         "uses_labels": bool(options["oracle"]), "whole_split": part is None, "protocol": asdict(task.protocol),
-        "predictor": options["predictor"], "names": list(task.spec.classes),
+        "predictor": options["predictor"], "corruption": corruption and corruption.record(),
+        "names": list(task.spec.classes),
     }  # fmt: skip
     scores = {"split": own, **{name: value for name, value in results.values.items() if name != "matrix"}}
     found = {f"{split}/{name}": value for name, value in {**logged, **scores}.items()}
@@ -231,6 +255,7 @@ def report(
     for name, rows in task.tables(results.values).items():
         atomic.write_text(run.path / f"{name}.csv", "".join(";".join(map(str, row)) + "\n" for row in rows))
     title = f"{task.spec.name} {split}" + (f" (split {own})" if own != options["split"] else "")
+    title += f", {corruption}" if corruption else ""
     console = Console(soft_wrap=True)
     console.print(task.summary(results.values, title))
     if options["oracle"]:

@@ -20,7 +20,7 @@ TRAIN: dict[str, Any] = {
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
     **dict.fromkeys(("evaluation", "data", "trainer", "predictor"), Node),
-    **dict.fromkeys(("metrics", "callbacks"), Node | None),
+    **dict.fromkeys(("metrics", "callbacks", "corruption"), Node | None),
     "ckpt": str, "split": str, "output": str, "oracle": bool, "images": int,
     "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
     "allow_nonfinite": bool,
@@ -30,6 +30,10 @@ PREDICT: dict[str, Any] = {
     "labels_out": Literal["train", "raw"], "overwrite": bool, "device": str, "trust": bool, "allow_nonfinite": bool,
     "max_pixels": int | None, "protocol": Literal["stored", "plain"], "evaluation": Node, "predictor": Node,
 }  # fmt: skip
+CORRUPTION: dict[str, Any] = {
+    "name": str | None, "severity": int | None, "seed": int, "transform": Node | None, "levels": list[Node] | None,
+}  # fmt: skip
+"""The keys of evaluation's node ``corruption``."""
 EXPORT: dict[str, Any] = {"ckpt": str, "output": str, "trust": bool, "allow_nonfinite": bool}
 LARGEST_SEED = 2**32 - 1
 

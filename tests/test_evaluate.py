@@ -79,13 +79,14 @@ def videos(tmp_path):
     return folder
 
 
-def by_hand(ckpt, root, branch: str = "logits") -> float:
+def by_hand(ckpt, root, branch: str = "logits", corruption=None) -> float:
     """mIoU of the whole validation split, from the images and a loop over classes."""
     model = seglab.load(ckpt)
     mean, std = (torch.tensor(model.description.config["normalize"][k]).view(3, 1, 1) for k in ("mean", "std"))
     predictions, labels = [], []
-    for path in sorted((root / "images/val").iterdir()):
-        image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+    for index, path in enumerate(sorted((root / "images/val").iterdir())):
+        image = np.array(Image.open(path))
+        image = torch.from_numpy(corruption(image, index) if corruption else image).permute(2, 0, 1)
         label = np.array(Image.open(root / "labels/val" / path.name))
         with torch.no_grad():
             logits = getattr(model(((image - mean) / std)[None]), branch)
@@ -330,6 +331,37 @@ def test_a_temporal_average_changes_all_frames_but_the_first_of_a_sequence(saved
 def test_a_predictor_of_sequences_refuses_data_without_any(saved, score, compose):
     with pytest.raises(ConfigError, match=r"scenes has no sequences of frames in split `test` .*predictor=still"):
         score(saved("data=scenes", "data.root=null", "data.splits.test=test", *TINY), "predictor=temporal_average")
+
+
+def test_every_corruption_is_of_the_images_alone_and_recorded_with_the_score(saved, score, root, compose, tmp_path):
+    ckpt = saved("seed=3")
+    for option in options("corruption"):  # of one checkpoint: to save another takes as long as to evaluate it
+        folder = tmp_path / option
+        found = score(ckpt, f"corruption={option}", "images=0", f"output={folder}")
+        chosen = build.build_corruption(compose("evaluate", ["ckpt=x", f"corruption={option}"])["corruption"])
+        assert found["mIoU"] == pytest.approx(by_hand(ckpt, root, corruption=chosen), abs=1e-12), option
+        recorded = json.loads((folder / "metrics.json").read_text())["corruption"]
+        assert (recorded and recorded["name"]) == (None if option == "none" else option)
+        assert recorded == (chosen and chosen.record())
+        assert chosen is None or recorded["seed"] == 0, "not the network's own, so that others see the same"
+
+
+def test_a_corrupted_evaluation_shows_its_images_says_so_and_keeps_its_folder_to_itself(saved, score, tmp_path, capsys):
+    ckpt, folder = saved(), tmp_path / "evaluated"
+    white = ["corruption=brightness", "corruption.levels=[{brightness_limit: [1.0, 1.0]}]"]
+    score(ckpt, *white)
+    assert "folder test (split val), brightness, severity 1\n" in capsys.readouterr().out
+    (path, *_) = sorted((folder / "images").rglob("*.png"))
+    assert (np.array(Image.open(path))[40:200, :300] == 255).all()  # of the first panel, which is 360 pixels wide
+
+    text = (folder / "metrics.json").read_text()
+    for other in ([], ["corruption=fog"], [*white, "corruption.seed=1"]):
+        with pytest.raises(ConfigError, match=r'evaluated holds .* corruption \{"name": "brightness".*another output='):
+            score(ckpt, *other)
+    assert (folder / "metrics.json").read_text() == text
+    (folder / "metrics.json").write_text('{"test/mIoU": 0.5}')  # without a corruption, by an earlier version
+    with pytest.raises(ConfigError, match=r'holds .* corruption null \(now \{"name": "brightness"'):
+        score(ckpt, *white)
 
 
 def predictions(compose, ckpt, videos, output, *overrides: str) -> dict[str, np.ndarray]:

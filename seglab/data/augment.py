@@ -39,6 +39,17 @@ BAND = 32
 """Rows that go through all colour steps together: they stay in the core's cache, which halves the time."""
 
 
+def generators(use: int, *key: int) -> tuple[np.random.Generator, random.Random]:
+    """The two kinds of random numbers that transforms of albumentations take, as a function of the key alone.
+
+    Args:
+        use: what they are for; other uses of the same key have other numbers.
+        key: such as seed, epoch and index, 0 or more.
+    """
+    generator = np.random.default_rng([use, *key])
+    return generator, random.Random(int(generator.integers(1 << 62)))
+
+
 def keep_ratio_size(size: Size, long_short: Sequence[int]) -> Size:
     """(height, width) >= 1 of an image of ``size`` made to fit a long and a short side, shape kept."""
     factor = min(max(long_short) / max(size), min(long_short) / min(size))
@@ -326,8 +337,7 @@ class Augment:
 
     def _draw(self, opened: Opened, key: tuple[int, int, int]) -> tuple[Geometry, dict[str, Nearest]]:
         """The geometry and the resized maps, by name. The pipeline's random numbers are those that follow."""
-        generator = np.random.default_rng([AUGMENT, *key])
-        draw = random.Random(int(generator.integers(1 << 62)))
+        generator, draw = generators(AUGMENT, *key)
         # One pair of generators for all steps: seeded each for itself, they would all draw the same numbers.
         self.pipeline.set_random_state(generator, draw)
         draw.random()  # decides nothing; published runs drew it, and their items are to be repeated

@@ -17,6 +17,7 @@ from seglab.data import check as checking
 from seglab.data import workers
 from seglab.data.augment import Augment
 from seglab.data.collate import group, stack
+from seglab.data.corruption import Corruption
 from seglab.data.items import EvalItems, Item, Items, TrainItems
 from seglab.data.listing import natural
 from seglab.data.sampler import SequenceSampler, ShardSampler, StreamSampler
@@ -57,6 +58,8 @@ class DataModule(L.LightningDataModule):
     """Training batches already consumed; set it before the loader is iterated to resume there."""
     in_sequences = False
     """Evaluate sequences frame by frame, each as a whole in one process; otherwise items are dealt one by one."""
+    corruption: Corruption | None = None
+    """Of the images of an evaluation."""
 
     def __init__(
         self,
@@ -217,7 +220,7 @@ class DataModule(L.LightningDataModule):
             order = sorted(range(len(items)), key=lambda index: natural(items.names[index]))
             sampler = SequenceSampler(items.sequences, order, *self._place())
         return DataLoader(
-            EvalItems(items),
+            EvalItems(items, self.corruption),
             batch_size=self.eval_batch_size,
             sampler=sampler,
             collate_fn=group,

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from seglab.data import targets
 from seglab.data.augment import Augment
+from seglab.data.corruption import Corruption
 from seglab.data.source import Opened, Sample, Source
 from seglab.data.targets import Item
 from seglab.errors import DataError
@@ -139,10 +140,15 @@ class TrainItems(Dataset[Item]):
 
 
 class EvalItems(Dataset[Item]):
-    """Items at their own size; one that cannot be read is an error, for a score is over the whole set."""
+    """Items at their own size; one that cannot be read is an error, for a score is over the whole set.
 
-    def __init__(self, items: Items) -> None:
+    Args:
+        corruption: of the images; None leaves them as they are.
+    """
+
+    def __init__(self, items: Items, corruption: Corruption | None = None) -> None:
         self.items = items
+        self.corruption = corruption
 
     def __len__(self) -> int:
         return len(self.items)
@@ -151,4 +157,5 @@ class EvalItems(Dataset[Item]):
         sample = self.items.read(index)
         made = targets.tensors(targets.given(sample))
         sequence = self.items.sequences[index] if self.items.sequences else None
-        return Item(image=targets.planes(sample.image), name=sample.name, sequence=sequence, **made)
+        image = sample.image if self.corruption is None else self.corruption(sample.image, index)
+        return Item(image=targets.planes(image), name=sample.name, sequence=sequence, **made)

@@ -120,6 +120,8 @@ OTHERS = {"evaluate": evaluate.score, "predict": predict.predict_images, "export
         ("evaluate", "images=-3", "images=-3"),
         ("evaluate", "images=many", "images=many"),
         ("evaluate", "oracle=perhaps", "oracle=perhaps"),
+        ("evaluate", "corruption.severity=4", "corruption.severity=4"),
+        ("evaluate", "corruption.transform={_target_: albumentations.Rotate}", "no transform of pixel values"),
         ("predict", "+batch_size=4", "batch_size"),
         ("predict", "overwrite=1", "overwrite=1"),
         ("predict", "max_pixels=all", "max_pixels=all"),
