@@ -1,8 +1,8 @@
 """The tables and figures of docs/results.md, made of records of finished runs: no number in it is typed by hand.
 
     python scripts/results.py keep FOLDER STUDY      # add the finished runs of a folder to docs/results/STUDY
-    python scripts/results.py write                  # docs/results.md and its figures, from template.md and the records
-    python scripts/results.py check                  # exit code 1 where docs/results.md is not what `write` would make
+    python scripts/results.py write                  # docs/results.md, from results.md.j2 and the records
+    python scripts/results.py check                  # exit code 1 where the page is not what write would make
     python scripts/results.py unpack STUDY FOLDER    # a folder for python -m seglab.report
 
 A record is a JSON file of what a run folder says (metrics, resolved configuration, provenance), without weights and
@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from seglab.report.table import Row, Table
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
-TEMPLATE = FOLDER / "template.md"
+TEMPLATE = FOLDER / "results.md.j2"
 
 WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger"}
 """Overrides that say where and how a run was made, not what it computed."""
@@ -46,7 +47,7 @@ WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", 
 # --- Records
 
 
-def keep(folder: Path, study: str, into: Path = FOLDER) -> list[Path]:
+def keep(folder: Path, study: str) -> list[Path]:
     """Write the records of a folder's finished runs that have none yet; gives those that are new."""
     new = []
     for path in sorted(each for each in folder.iterdir() if each.is_dir() and is_run(each)):
@@ -59,7 +60,7 @@ def keep(folder: Path, study: str, into: Path = FOLDER) -> list[Path]:
             seed, name = int(last), row
         else:
             name = ", ".join(str(value) for value in factors.values()) or "run"
-        target = into / study / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}-{seed}.json"
+        target = FOLDER / study / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}-{seed}.json"
         if target.exists():
             continue
         read_run(path, {})  # refuses one that is broken
@@ -86,11 +87,12 @@ def files(path: Path) -> dict[str, Any]:
         "overrides.txt": [each for each in given if each.lstrip("+~").partition("=")[0] not in WHERE],
         "provenance.json": {key: provenance[key] for key in about if key in provenance},
         "status.json": {key: status[key] for key in ("status", "step", "max_steps", "seconds") if key in status},
-        "scores.json": json.loads((path / "scores.json").read_text()),
-        "metrics.csv": (path / "metrics.csv").read_text(),
     }
-    for each in sorted((path / "tables").glob("test_*.csv"))[-1:]:
-        found[f"tables/{each.name}"] = each.read_text()
+    if (path / "scores.json").exists():
+        found["scores.json"] = json.loads((path / "scores.json").read_text())
+    for each in [path / "metrics.csv", *sorted((path / "tables").glob("test_*.csv"))[-1:]]:
+        if each.exists():
+            found[str(each.relative_to(path))] = each.read_text()
     return found
 
 
@@ -101,10 +103,10 @@ def written(content: Mapping[str, Any]) -> str:
     return json.dumps(rest)[:-1] + ', "files": {\n' + ",\n".join(lines) + "\n}}\n"
 
 
-def unpack(study: str, folder: Path, source: Path = FOLDER) -> Path:
+def unpack(study: str, folder: Path) -> Path:
     """A study's records as a multirun's folder, whose factor is ``row``."""
     jobs = {}
-    for path in sorted((source / study).glob("*.json")):
+    for path in sorted((FOLDER / study).glob("*.json")):
         content = json.loads(path.read_text())
         jobs[path.stem] = {"factors": {"row": content["row"], "seed": content["seed"]}, "overrides": []}
         for name, value in content["files"].items():
@@ -118,7 +120,7 @@ def unpack(study: str, folder: Path, source: Path = FOLDER) -> Path:
                 value = "\n".join(value) + "\n"
             target.write_text(value)
     if not jobs:
-        raise SystemExit(f"{source / study} holds no record — expected ROW-SEED.json files of `keep`")
+        raise SystemExit(f"{FOLDER / study} holds no record — expected ROW-SEED.json files of `keep`")
     record.write(folder, {"title": study}, jobs)
     return folder
 
@@ -154,8 +156,12 @@ class Study:
         )  # fmt: skip
 
     def table(self, metric: str = "test/mIoU") -> Table:
-        """The report's table of a metric."""
-        return tables.make(self.sweep, metric, {"row": self.baseline} if self.baseline else None)
+        """The report's table of a metric; without a baseline nothing is compared."""
+        if self.baseline:
+            return tables.make(self.sweep, metric, {"row": self.baseline})
+        made = tables.make(self.sweep, metric)
+        rows = [replace(row, difference=None, p=None, p_holm=None, difference_sd=None, pairs=0) for row in made.rows]
+        return replace(made, baseline=None, compared={}, rows=tuple(rows))
 
     def row(self, name: str, metric: str = "test/mIoU") -> Row:
         """A row of it."""
@@ -211,7 +217,6 @@ class Study:
 
     def overrides(self, name: str) -> str:
         """What the command of a row chose."""
-        path = next(iter(sorted((FOLDER / self.name).glob("*.json"))))
         for path in sorted((FOLDER / self.name).glob("*.json")):
             content = json.loads(path.read_text())
             if content["row"] == name:
@@ -223,7 +228,7 @@ class Study:
         chosen = {name: self.overrides(name).split() for name in self.rows}
         shared = [each for each in chosen[self.rows[0]] if all(each in other for other in chosen.values())]
         lines = [[name, f"`{' '.join(e for e in own if e not in shared)}`"] for name, own in chosen.items()]
-        return f"All: `{' '.join(shared)}`.\n\n" + grid(["row", "overrides"], lines)
+        return f"All: `{' '.join(shared)}`.\n\n" + grid(["row", "overrides"], lines, "---")
 
     def seconds(self, name: str) -> str:
         """Median wall time of a row's runs."""
@@ -235,10 +240,10 @@ def class_values(run: Run, metric: str) -> list[float]:
     return [float("nan") if value is None else float(value) for value in run.metrics[metric]]
 
 
-def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], aligned: str = "---:") -> str:
+    """A Markdown table; all but the first column are aligned to the right, or as ``aligned`` says."""
+    lines = [head, ["---", *[aligned] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def compared(pairs: Sequence[tuple[str, Study, str]], metric: str = "test/mIoU") -> str:
@@ -261,7 +266,7 @@ def compared(pairs: Sequence[tuple[str, Study, str]], metric: str = "test/mIoU")
 def page() -> str:
     """docs/results.md."""
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    head = "<!-- Made by scripts/results.py from docs/results: change template.md there, not this file. -->\n"
+    head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
     return head + found.from_string(TEMPLATE.read_text()).render(Study=Study, compared=compared, grid=grid)
 
 

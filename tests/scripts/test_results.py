@@ -1,0 +1,132 @@
+"""docs/results.md is what the records say, and a record is what its run said."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+
+import pytest
+
+from seglab.report import table as tables
+from seglab.report.collect import collect
+from tests.pages import ROOT, script
+from tests.report import synthetic
+
+results = script("results")
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A sweep with three seeds, and its records in a study."""
+    sweep = synthetic.structure(tmp_path / "sweep")
+    (tmp_path / "sweep/variant=all,seed=1/status.json").write_text('{"status": "running"}')
+    records = tmp_path / "records"
+    monkeypatch.setattr(results, "FOLDER", records)
+    results.keep(sweep, "structure")
+    return sweep, records
+
+
+def test_the_page_is_what_its_template_makes_of_the_records():
+    assert results.page() == results.PAGE.read_text()
+
+
+def test_every_finished_run_is_kept_once(kept):
+    sweep, records = kept
+    names = {path.name for path in (records / "structure").iterdir()}
+    assert len(names) == 3 * len(synthetic.STRUCTURE) - 1
+    assert {"SEPA+Lg+Lsd-2.json", "all-0.json", "all-2.json"} <= names
+    assert results.keep(sweep, "structure") == []
+
+
+def test_a_table_of_the_records_is_that_of_the_runs(kept):
+    sweep, _ = kept
+    theirs = tables.make(collect(sweep)).rows
+    study = results.Study("structure", list(synthetic.STRUCTURE), baseline="baseline")
+    assert [row.values for row in study.table().rows] == [row.values for row in theirs]
+    assert [row.p_holm for row in study.table().rows] == pytest.approx([row.p_holm for row in theirs])
+    assert "| baseline |" in study.markdown()
+    assert study.mean("SPPA") == f"{100 * theirs[2].mean:.2f}"
+    assert study.difference("SPPA").lstrip("+−") == f"{abs(100 * theirs[2].difference):.2f}"
+
+
+def test_rows_are_taken_in_order_and_can_be_named(kept):
+    study = results.Study("structure", {"all": "SSA", "baseline": "linear"})
+    assert [row.choice["row"] for row in study.table().rows] == ["SSA", "linear"]
+    assert "difference" not in study.markdown()
+    with pytest.raises(SystemExit, match="no record of nothing — there are SEPA"):
+        results.Study("structure", ["nothing"])
+
+
+def test_classes_are_means_over_seeds_and_gains_over_the_baseline(kept):
+    sweep, _ = kept
+    study = results.Study("structure", ["baseline", "SEPA"], baseline="baseline")
+    values = {
+        row: statistics.fmean(json.loads((sweep / f"variant={folder},seed={seed}/metrics.json").read_text())["test/IoU"][0] for seed in range(3))
+        for row, folder in (("baseline", "baseline"), ("SEPA", "SEPA"))
+    }  # fmt: skip
+    road = next(line for line in study.classes().splitlines() if line.startswith("| road"))
+    gain = 100 * (values["SEPA"] - values["baseline"])
+    assert road == f"| road | {100 * values['baseline']:.1f} | {100 * values['SEPA']:.1f} | {gain:+.1f} |".replace(
+        "-", "−"
+    )
+
+
+def test_a_study_can_be_unpacked_for_the_report(kept, tmp_path):
+    results.unpack("structure", tmp_path / "again")
+    found = collect(tmp_path / "again")
+    assert len(found.runs) == 3 * len(synthetic.STRUCTURE) - 1
+    assert sorted(found.factors["row"]) == sorted(synthetic.STRUCTURE)
+    assert found.runs[0].classes() == synthetic.CLASSES
+
+
+def test_a_record_does_not_say_where_it_was_made(tmp_path, compose, monkeypatch):
+    from seglab.train import fit
+    from tests.conftest import SMALL_NET, TINY
+
+    run = tmp_path / "study/small-7"
+    chosen = [*TINY, *SMALL_NET, "seed=7", "data.num_workers=0"]
+    config = compose("train", [*chosen, f"run_dir={run}"])
+    config["data"]["root"] = str(tmp_path)
+    fit(config, run, [*chosen, f"data.root={tmp_path}"])
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "records")
+    (path,) = results.keep(tmp_path / "study", "here")
+    assert path.name == "small-7.json"
+    text = path.read_text()
+    assert str(tmp_path) not in text
+    record = json.loads(text)
+    assert (record["row"], record["seed"]) == ("small", 7)
+    assert record["files"]["config.yaml"]["data"]["root"] == "ROOT"
+    assert record["files"]["provenance.json"]["machine"]["processor"]
+    assert "seed=7" in record["files"]["overrides.txt"]
+
+
+def test_comparisons_of_several_studies_are_corrected_together(kept):
+    study = results.Study("structure", ["baseline", "SEPA", "all"], baseline="baseline")
+    text = results.compared([("first", study, "SEPA"), ("second", study, "all")])
+    alone = [study.row(name).p for name in ("SEPA", "all")]
+    cells = [line.split(" | ") for line in text.splitlines()[2:]]
+    assert [cell[2] for cell in cells] == ["3", "2"]
+    assert [cell[3] for cell in cells] == [f"{p:.3f}" for p in alone]
+    assert float(cells[0][4].strip(" |")) == pytest.approx(
+        min(2 * min(alone), max(alone)) if alone[0] < alone[1] else max(alone), abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_check_fails_where_the_page_differs(same, monkeypatch, tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text(results.page() if same else "# Results\n")
+    monkeypatch.setattr(results, "PAGE", page)
+    monkeypatch.setattr(sys, "argv", ["results.py", "check"])
+    if same:
+        results.main()
+    else:
+        with pytest.raises(SystemExit, match=r"results\.py write"):
+            results.main()
+
+
+def test_no_record_in_the_repository_names_a_place_on_a_machine():
+    for path in (ROOT / "docs/results").rglob("*.json"):
+        text = path.read_text()
+        assert not any(part in text for part in ('"/', "=/", "file:")), path
