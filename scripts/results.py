@@ -24,6 +24,7 @@ from typing import Any
 
 import jinja2
 import yaml
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -40,7 +41,7 @@ FOLDER = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 TEMPLATE = FOLDER / "results.md.j2"
 
-WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger"}
+WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger", "ckpt"}
 """Overrides that say where and how a run was made, not what it computed."""
 
 
@@ -81,8 +82,10 @@ def files(path: Path) -> dict[str, Any]:
         config["data"]["root"] = "ROOT"
     given = (path / "overrides.txt").read_text().splitlines()
     about = ("started", "seed", "data", "git", "versions", "platform", "machine")
+    metrics = json.loads((path / "metrics.json").read_text())
+    metrics.pop("ckpt", None)  # of an evaluation
     found: dict[str, Any] = {
-        "metrics.json": json.loads((path / "metrics.json").read_text()),
+        "metrics.json": metrics,
         "config.yaml": config,
         "overrides.txt": [each for each in given if each.lstrip("+~").partition("=")[0] not in WHERE],
         "provenance.json": {key: provenance[key] for key in about if key in provenance},
@@ -250,24 +253,86 @@ def compared(pairs: Sequence[tuple[str, Study, str]], metric: str = "test/mIoU")
     """Differences of rows to the baselines of their studies, with Holm's correction over all of them."""
     found = []
     for label, study, name in pairs:
-        ours = {run.seed: float(run.metrics[metric]) for run in study.runs(name)}
-        theirs = {run.seed: float(run.metrics[metric]) for run in study.runs(str(study.baseline))}
-        gaps = differences(ours, theirs)
-        found.append((label, gaps, paired_p(gaps)))
+        between = gaps(study, name, metric)
+        found.append((label, between, paired_p(between)))
     corrected = holm([p for _, _, p in found])
     lines = []
-    for (label, gaps, p), adjusted in zip(found, corrected, strict=True):
-        spread = f" ± {100 * statistics.stdev(gaps):.2f}" if len(gaps) > 1 else ""
-        mean = f"{100 * statistics.fmean(gaps):+.2f}".replace("-", "−")
-        lines.append([label, mean + spread, str(len(gaps)), formats.p_value(p), formats.p_value(adjusted)])
+    for (label, between, p), adjusted in zip(found, corrected, strict=True):
+        spread = f" ± {100 * statistics.stdev(between):.2f}" if len(between) > 1 else ""
+        mean = f"{100 * statistics.fmean(between):+.2f}".replace("-", "−")
+        lines.append([label, mean + spread, str(len(between)), formats.p_value(p), formats.p_value(adjusted)])
     return grid(["", "difference", "n", "p", "p (Holm)"], lines)
+
+
+Point = tuple[float, Study, str]
+"""Where it lies on the axis, and the row of a study whose difference to the study's baseline is drawn."""
+
+
+def gaps(study: Study, name: str, metric: str = "test/mIoU") -> list[float]:
+    """A row's differences to the baseline at the seeds that both have."""
+    ours, theirs = (
+        {run.seed: float(run.metrics[metric]) for run in study.runs(row)} for row in (name, str(study.baseline))
+    )
+    return differences(ours, theirs)
+
+
+def draw_gains(file: str, series: Mapping[str, Sequence[Point]], label: str, ticks: Sequence[str] | None = None) -> str:
+    """Draw mean ± sd of differences to the baseline along an axis; gives the Markdown of the figure.
+
+    Args:
+        series: by the name of what is compared.
+        label: of the axis.
+        ticks: texts of 0, 1, 2, …, where the axis has no numbers.
+    """
+    with style.house():
+        figure = style.figure(style.PAGE if ticks and len(ticks) > 6 else style.COLUMN, 2.8)
+        axes = figure.subplots()
+        axes.axhline(0, color=style.GREY, linewidth=0.8)
+        axes.grid(axis="y")
+        for k, (name, points) in enumerate(series.items()):
+            found = [(x, [100 * gap for gap in gaps(study, row)]) for x, study, row in points]
+            x = [place + 0.12 * (k - (len(series) - 1) / 2) * bool(ticks) for place, _ in found]
+            means = [statistics.fmean(values) for _, values in found]
+            sd = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in found]
+            look: dict[str, Any] = {
+                "color": style.COLOURS[k],
+                "marker": style.MARKERS[k],
+                "linestyle": "" if ticks else "-",
+            }
+            axes.errorbar(x, means, sd, label=name, capsize=2, **look)
+            style.dots(axes, [place for place, (_, v) in zip(x, found, strict=True) for _ in v],
+                       [value for _, values in found for value in values], style.COLOURS[k])  # fmt: skip
+        axes.set_ylabel("gain over linear, points of mIoU")
+        axes.set_xlabel(label)
+        places = sorted({x for points in series.values() for x, _, _ in points})
+        if not ticks:
+            axes.set_xscale("log" if places[0] > 0 else "linear")
+            axes.set_xticks(places, [f"{x:g}" for x in places])
+            axes.minorticks_off()
+        if ticks:
+            axes.set_xticks(range(len(ticks)), ticks, rotation=45, ha="right")
+        style.legend_below(figure, *axes.get_legend_handles_labels())
+        FIGURES[file] = figure
+    return f"![{label}: gain over linear]({FOLDER.name}/{file})"
+
+
+FIGURES: dict[str, Figure] = {}
+"""What the page shows, by file name."""
+
+
+def has(study: str, *names: str) -> bool:
+    """Whether a study has records, of each of these rows."""
+    kept = {json.loads(path.read_text())["row"] for path in (FOLDER / study).glob("*.json")}
+    return bool(kept) and kept.issuperset(names)
 
 
 def page() -> str:
     """docs/results.md."""
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
-    return head + found.from_string(TEMPLATE.read_text()).render(Study=Study, compared=compared, grid=grid)
+    return head + found.from_string(TEMPLATE.read_text()).render(
+        Study=Study, compared=compared, grid=grid, has=has, draw_gains=draw_gains
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -291,6 +356,9 @@ def main() -> None:
         print(unpack(given.study, given.folder))
     elif given.command == "write":
         PAGE.write_text(page())
+        for file, figure in FIGURES.items():
+            with style.house():
+                figure.savefig(FOLDER / file, dpi=150, metadata={"Software": None})
     elif page() != PAGE.read_text():
         sys.exit("docs/results.md is not what the records say — run python scripts/results.py write")
 

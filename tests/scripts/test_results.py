@@ -130,3 +130,20 @@ def test_no_record_in_the_repository_names_a_place_on_a_machine():
     for path in (ROOT / "docs/results").rglob("*.json"):
         text = path.read_text()
         assert not any(part in text for part in ('"/', "=/", "file:")), path
+
+
+def test_a_figure_shows_the_gains_over_the_baseline(kept):
+    study = results.Study("structure", list(synthetic.STRUCTURE), baseline="baseline")
+    series = {"adapted": [(0, study, "SEPA"), (1, study, "SPPA"), (2, study, "all")]}
+    text = results.draw_gains("gain.png", series, "what is adapted", ticks=["SEPA", "SPPA", "all"])
+    assert text == "![what is adapted: gain over linear](records/gain.png)"
+    (bars,) = results.FIGURES.pop("gain.png").axes[0].containers
+    shown = bars.lines[0].get_ydata()
+    expected = [100 * study.row(name).difference for name in ("SEPA", "SPPA", "all")]
+    assert list(shown) == pytest.approx(expected)
+
+
+def test_what_has_no_record_yet_is_left_out_of_the_page(kept):
+    assert results.has("structure", "SEPA", "all")
+    assert not results.has("structure", "SEPA", "nothing")
+    assert not results.has("unheard")
