@@ -106,25 +106,27 @@ def written(content: Mapping[str, Any]) -> str:
     return json.dumps(rest)[:-1] + ', "files": {\n' + ",\n".join(lines) + "\n}}\n"
 
 
-def unpack(study: str, folder: Path) -> Path:
-    """A study's records as a multirun's folder, whose factor is ``row``."""
+def unpack(studies: str, folder: Path) -> Path:
+    """The records of a study (of several: joined by +) as a multirun's folder, whose factor is ``row``."""
     jobs = {}
-    for path in sorted((FOLDER / study).glob("*.json")):
-        content = json.loads(path.read_text())
-        jobs[path.stem] = {"factors": {"row": content["row"], "seed": content["seed"]}, "overrides": []}
-        for name, value in content["files"].items():
-            target = folder / path.stem / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if name.endswith(".yaml"):
-                value = yaml.safe_dump(value)
-            elif name.endswith(".json"):
-                value = json.dumps(value)
-            elif isinstance(value, list):
-                value = "\n".join(value) + "\n"
-            target.write_text(value)
+    for study in studies.split("+"):
+        for path in sorted((FOLDER / study).glob("*.json")):
+            content = json.loads(path.read_text())
+            name = f"{study}-{path.stem}"
+            jobs[name] = {"factors": {"row": content["row"], "seed": content["seed"]}, "overrides": []}
+            for file, value in content["files"].items():
+                target = folder / name / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if file.endswith(".yaml"):
+                    value = yaml.safe_dump(value)
+                elif file.endswith(".json"):
+                    value = json.dumps(value)
+                elif isinstance(value, list):
+                    value = "\n".join(value) + "\n"
+                target.write_text(value)
     if not jobs:
-        raise SystemExit(f"{FOLDER / study} holds no record — expected ROW-SEED.json files of `keep`")
-    record.write(folder, {"title": study}, jobs)
+        raise SystemExit(f"{FOLDER / studies} holds no record — expected ROW-SEED.json files of `keep`")
+    record.write(folder, {"title": studies}, jobs)
     return folder
 
 
@@ -135,14 +137,14 @@ class Study:
     """The records of a study, for the template.
 
     Args:
-        name: its folder in docs/results.
+        name: its folder in docs/results; several: joined by +.
         rows: in this order, under these names; None: all, by name.
         baseline: the row that the others are compared with.
     """
 
     def __init__(self, name: str, rows: Sequence[str] | Mapping[str, str] | None = None, baseline: str | None = None):
         with tempfile.TemporaryDirectory() as place:
-            self.sweep = collect(unpack(name, Path(place) / name))
+            self.sweep = collect(unpack(name, Path(place)))
             # A run reads these of its folder only when asked.
             self.names = {id(run): run.classes() for run in self.sweep.runs}
         known = sorted({str(run.factors["row"]) for run in self.sweep.runs})
@@ -153,6 +155,7 @@ class Study:
         runs = [run for run in self.sweep.runs if run.factors["row"] in names]
         for run in runs:
             run.factors["row"] = names[str(run.factors["row"])]
+        self.kept_as = {shown: row for row, shown in names.items()}
         self.name, self.rows, self.baseline = name, [names[row] for row in order], baseline
         self.sweep = Sweep(
             self.sweep.folder, name, {"row": list(self.rows)}, runs, [], [], None, None, self.sweep.dataset
@@ -220,9 +223,9 @@ class Study:
 
     def overrides(self, name: str) -> str:
         """What the command of a row chose."""
-        for path in sorted((FOLDER / self.name).glob("*.json")):
+        for path in (each for study in self.name.split("+") for each in sorted((FOLDER / study).glob("*.json"))):
             content = json.loads(path.read_text())
-            if content["row"] == name:
+            if content["row"] == self.kept_as[name]:
                 return " ".join(each for each in content["files"]["overrides.txt"] if not each.startswith("seed="))
         return ""
 
@@ -320,9 +323,10 @@ FIGURES: dict[str, Figure] = {}
 """What the page shows, by file name."""
 
 
-def has(study: str, *names: str) -> bool:
-    """Whether a study has records, of each of these rows."""
-    kept = {json.loads(path.read_text())["row"] for path in (FOLDER / study).glob("*.json")}
+def has(studies: str, *names: str) -> bool:
+    """Whether studies (joined by +) have records, of each of these rows."""
+    paths = [path for study in studies.split("+") for path in (FOLDER / study).glob("*.json")]
+    kept = {json.loads(path.read_text())["row"] for path in paths}
     return bool(kept) and kept.issuperset(names)
 
 
