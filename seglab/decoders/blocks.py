@@ -26,17 +26,24 @@ group_norm = GroupNorm
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, normalisation, ReLU; the size stays."""
+    """Convolution, without bias unless told otherwise, normalisation, ReLU; the size is divided by the stride."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm = nn.BatchNorm2d, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        norm: Norm = nn.BatchNorm2d,
+        dilation: int = 1,
+        stride: int = 1,
+        bias: bool = False,
     ) -> None:
         if out_channels < 1:
             raise ConfigError(
                 f"a convolution of {out_channels} channels — expected 1 or more: set width under decoder or heads"
             )
         padding = kernel_size // 2 * dilation
-        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False)
+        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
         nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
         super().__init__(convolution, norm(out_channels), nn.ReLU(inplace=True))
 

@@ -1,0 +1,1 @@
+"""Other code's checkpoints: their names of tensors and seglab's, one file per format."""
