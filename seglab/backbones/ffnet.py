@@ -132,7 +132,7 @@ def _published() -> dict[str, Variant]:
     found = {}
     for heads, encoders in PUBLISHED.items():
         letters, *words = heads.split("_")
-        stem, up, seg = letters.removeprefix("d")
+        stem, up, seg = list(letters.removeprefix("d"))
         for encoder in encoders.split():
             assert stem == ENCODERS[encoder][0]
             found[f"ffnet{encoder}_{heads}"] = Variant(
@@ -314,9 +314,7 @@ class FFNet(Encoder):
         CheckpointError: weights that cannot be had or do not fit.
     """
 
-    def __init__(
-        self, name: str = "ffnet78S", *, pretrained: bool | str = False, weights: str | None = None
-    ) -> None:
+    def __init__(self, name: str = "ffnet78S", *, pretrained: bool | str = False, weights: str | None = None) -> None:
         kind = variant(name)
         stem, depths, channels = ENCODERS[kind.encoder]
         kernels = (1, 3, 1) if channels == BOTTLENECK else (3, 3)
@@ -335,7 +333,7 @@ class FFNet(Encoder):
                     "fetched (of ffnet18, 34, 50 and 101 there are) — set backbone.pretrained=false, or "
                     "backbone.weights to a published file"
                 )
-            path, state = files.pretrained(f"resnet{kind.encoder}", pretrained)  # type: ignore[arg-type]
+            path, state = files.pretrained(f"resnet{kind.encoder}", pretrained)
             self.fill(state, str(path))
         elif weights:
             self.fill(files.read(weights), weights)
@@ -357,4 +355,6 @@ class FFNet(Encoder):
                 f"{files.by_module(lacking)} — set backbone.name to the file's network, or backbone.weights=null"
             )
         self.load_state_dict(found, strict=False)
-        log.info("%s: %d tensors loaded%s", path, len(found), f"; new are {files.by_module(missing)}" if missing else "")
+        log.info(
+            "%s: %d tensors loaded%s", path, len(found), f"; new are {files.by_module(missing)}" if missing else ""
+        )

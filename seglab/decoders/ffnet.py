@@ -7,8 +7,8 @@ Mehta et al., "Simple and Efficient Architectures for Semantic Segmentation", CV
     s_i = smooth_i(x_i)                                                     3x3
     feature = fuse([s_0, up(s_1), up(s_2), up(s_3)])                        3x3
 
-m_i: the backbone's maps, finest first. Every convolution has batch normalisation and ReLU; nothing follows the sums. ``up``
-resizes to the finer map, in the concatenation each level directly to the finest.
+m_i: the backbone's maps, finest first. Every convolution has batch normalisation and ReLU; nothing follows the sums.
+``up`` resizes to the finer map, in the concatenation each level directly to the finest.
 
 | here | published code |
 |---|---|
@@ -145,7 +145,7 @@ class FFNetCategory(Decoder):
         upsampling: bilinear or nearest.
 
     Raises:
-        ConfigError: an unknown choice, another number of maps than four, or maps that do not halve from one to the next.
+        ConfigError: an unknown choice, another number of maps than four, maps that do not halve from one to the next.
     """
 
     WIDTHS = (128, 256, 512, 1024)

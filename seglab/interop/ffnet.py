@@ -1,6 +1,6 @@
 """Published FFNets: their tensors under seglab's names and back, and the overrides that make one of them.
 
-    network.model.load_state_dict(ours(torch.load(file, weights_only=True)))
+network.model.load_state_dict(ours(torch.load(file, weights_only=True)))
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RULES = (
     ("head.layers.2.final_layer.", "decoder.final."),
     ("head.layers.2.classifier.", "classifier.conv."),
 )
-"""Beginnings of names, theirs and ours; the first that fits counts. Of two with one name of ours, one is of segmentation
-and one of classification."""
+"""Beginnings of names, theirs and ours; the first that fits counts. Of two with one name of ours, one belongs to
+segmentation and one to classification."""
 LINEAR = "head.layers.2.classifier.weight"
 """A matrix [K, C] there, a 1x1 convolution here."""
 
@@ -82,6 +82,16 @@ def theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise ConfigError(f"the tensor '{name}' has no place in a published FFNet — see seglab.interop.ffnet")
         found[new] = value[:, :, 0, 0] if new == LINEAR else value
     return found
+
+
+def backbone(name: str) -> str:
+    """The encoder of a network, by its own name: ``ffnet78S_dBBB_mobile`` is on ``ffnet78S_d``.
+
+    Raises:
+        ConfigError: no such name.
+    """
+    kind = variant(name, "the name")
+    return f"ffnet{kind.encoder}{'_d' * kind.downsampled}{'_pre_down' * kind.pre_down}"
 
 
 def overrides(name: str) -> list[str]:
