@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from seglab import checkpoint, trust
+from seglab import checkpoint, interop, trust
 from seglab.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ def init_from(
 ) -> LoadReport:
     """Start from another network's weights: tensors of the same name and shape are loaded, and all are accounted for.
 
+    A file of other code that :mod:`seglab.interop` knows is read under its own names of tensors.
+
     Args:
         classes: of the network, in their order. Where the file's differ the log says so: rows of a classifier fit by
             their number, whatever they stand for.
@@ -39,6 +41,7 @@ def init_from(
     tensors, stored, _ = checkpoint.raw(path)
     trust.refuse_interpolations(stored, str(path))
     checkpoint.verify(tensors, stored, path, allow_nonfinite)
+    tensors = interop.translated(tensors)
     own = model.state_dict()
     fitting = {name: value for name, value in tensors.items() if name in own and value.shape == own[name].shape}
     if not fitting:

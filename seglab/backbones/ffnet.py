@@ -25,7 +25,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -183,9 +183,17 @@ class Block(nn.Module):
     Args:
         kernels: sizes of its convolutions: (3, 3) of a basic block, (1, 3, 1) of a bottleneck, whose inner channels are
             a quarter. The first 3x3 convolution has the stride.
+        norm: channels -> a normalisation layer.
     """
 
-    def __init__(self, before: int, after: int, stride: int = 1, kernels: Sequence[int] = (3, 3)) -> None:
+    def __init__(
+        self,
+        before: int,
+        after: int,
+        stride: int = 1,
+        kernels: Sequence[int] = (3, 3),
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
         inner = after // 4 if len(kernels) == 3 else after
         self.number = len(kernels)
@@ -194,10 +202,10 @@ class Block(nn.Module):
             width = after if i == len(kernels) else inner
             own = stride if kernels.index(3) == i - 1 else 1
             self.add_module(f"conv{i}", convolution(channels, width, kernel, own))
-            self.add_module(f"bn{i}", nn.BatchNorm2d(width))
+            self.add_module(f"bn{i}", norm(width))
             channels = width
         self.downsample = (
-            nn.Sequential(convolution(before, after, 1, stride), nn.BatchNorm2d(after))
+            nn.Sequential(convolution(before, after, 1, stride), norm(after))
             if stride != 1 or before != after
             else None
         )

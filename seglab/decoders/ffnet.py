@@ -21,6 +21,7 @@ m_i: the backbone's maps, finest first. Every convolution has batch normalisatio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -137,18 +138,17 @@ class FFNetCategory(Decoder):
 
         y_0 = expansion_0(s_0),   y_i = expansion_i(s_i) + downsampling_i(y_{i-1}),   feature = final(y_3)
 
-    expansion: a bottleneck block; downsampling: 3x3 of stride 2; final: 1x1. The feature [B, 2048, h, w] has the stride
-    of the coarsest map; its mean over the image is what the published linear layer reads.
+    expansion: a bottleneck block; downsampling: 3x3 of stride 2; final: 1x1. The feature [B, width, h, w] has the
+    stride of the coarsest map; its mean over the image is what the published linear layer reads.
 
     Args:
         up: the up-head: A, B or C.
         upsampling: bilinear or nearest.
+        width: channels of the feature, 2048 as published; y_0 to y_3 have a 16th to half of them.
 
     Raises:
         ConfigError: an unknown choice, another number of maps than four, maps that do not halve from one to the next.
     """
-
-    WIDTHS = (128, 256, 512, 1024)
 
     def __init__(
         self,
@@ -157,23 +157,26 @@ class FFNetCategory(Decoder):
         num_classes: int,
         up: str = "B",
         upsampling: str = "bilinear",
+        width: int = 2048,
         norm: Norm = nn.BatchNorm2d,
     ) -> None:
         super().__init__(channels, strides, num_classes)
-        self.out_channels = 2048
+        self.out_channels = width
         self.stride = self.strides[-1]
         self.top_down = TopDown(self.channels, up, upsampling, norm)
-        if any(coarse != 2 * fine for fine, coarse in zip(self.strides[:-1], self.strides[1:], strict=True)):
+        if any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
             raise ConfigError(
                 f"FFNet's classification decoder on maps of strides {self.strides} — expected each to be twice the one "
                 "before: set backbone.output_stride=null, or choose decoder=last"
             )
-        pairs = list(zip(self.WIDTHS[:-1], self.WIDTHS[1:], strict=True))
+        widths = [max(4, width // share) for share in (16, 8, 4, 2)]  # a bottleneck of 4 channels has one inside
         self.expansions = nn.ModuleList(
-            [Block(c, w, kernels=(1, 3, 1)) for c, w in zip(self.top_down.channels, self.WIDTHS, strict=True)]
+            [Block(c, w, kernels=(1, 3, 1), norm=norm) for c, w in zip(self.top_down.channels, widths, strict=True)]
         )
-        self.downsamplings = nn.ModuleList([ConvNormAct(a, b, 3, norm, stride=2, bias=True) for a, b in pairs])
-        self.final = ConvNormAct(self.WIDTHS[-1], self.out_channels, 1, norm, bias=True)
+        self.downsamplings = nn.ModuleList(
+            [ConvNormAct(a, b, 3, norm, stride=2, bias=True) for a, b in pairwise(widths)]
+        )
+        self.final = ConvNormAct(widths[-1], width, 1, norm, bias=True)
         initialise(self)
 
     def forward(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from seglab.backbones.ffnet import NAMES, variant
-from seglab.errors import ConfigError
+from seglab.errors import CheckpointError, ConfigError
 
 RULES = (
     ("backbone_model.", "backbone."),
@@ -54,13 +54,13 @@ def ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict under seglab's names.
 
     Raises:
-        ConfigError: a name that no published FFNet has.
+        CheckpointError: a name that no published FFNet has.
     """
     found = {}
     for name, value in state.items():
         new = _renamed(name, RULES)
         if new is None:
-            raise ConfigError(f"the tensor '{name}' is of no published FFNet — expected backbone_model.… or head.…")
+            raise CheckpointError(f"the tensor '{name}' is of no published FFNet — expected backbone_model.… or head.…")
         found[new] = value[:, :, None, None] if name == LINEAR else value
     return found
 
@@ -69,7 +69,7 @@ def theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The reverse of :func:`ours`, for the state dict of a network put together as :func:`overrides` says.
 
     Raises:
-        ConfigError: a tensor that no published FFNet has.
+        CheckpointError: a tensor that no published FFNet has.
     """
     of_images = any(name.startswith("decoder.final.") for name in state)
     other = "head.layers.3." if of_images else "head.layers.2."
@@ -79,7 +79,7 @@ def theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         new = _renamed(name, tuple(rules))
         if new is None:
-            raise ConfigError(f"the tensor '{name}' has no place in a published FFNet — see seglab.interop.ffnet")
+            raise CheckpointError(f"the tensor '{name}' has no place in a published FFNet — see seglab.interop.ffnet")
         found[new] = value[:, :, 0, 0] if new == LINEAR else value
     return found
 
