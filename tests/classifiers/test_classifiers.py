@@ -16,6 +16,7 @@ C, K = 8, 5
 VARIANTS = {
     "linear": (Linear, {}),
     "linear without bias": (Linear, {"bias": False}),
+    "linear 3x3": (Linear, {"kernel": 3}),
     "mlp": (MLP, {}),
     "located": (Located, {}),
     "located sinusoidal": (Located, {"position": "sinusoidal", "bias": False}),
@@ -246,3 +247,17 @@ def test_an_mlp_has_as_many_further_weights_as_ssa_adds_to_a_deployed_network():
     assert sum(p.numel() for p in mlp.parameters()) - sum(p.numel() for p in plain.parameters()) == pytest.approx(
         added, rel=0.1
     )
+
+
+def test_a_larger_kernel_keeps_the_size_and_its_prototypes_are_the_logits_of_a_constant_feature():
+    classifier = make(Linear, {"kernel": 3, "dropout": 0.0}).eval()
+    feature = torch.randn(1, C, 1, 1).expand(1, C, 5, 7)
+    logits = classifier(feature).logits
+    assert logits.shape == (1, K, 5, 7)
+    torch.testing.assert_close(logits[0, :, 2, 3], classifier.weight @ feature[0, :, 0, 0])
+
+
+@pytest.mark.parametrize("kernel", [0, 2, -1])
+def test_a_kernel_without_a_centre_is_refused(kernel):
+    with pytest.raises(ConfigError, match=rf"classifier.kernel={kernel} — expected an odd number"):
+        Linear(C, K, kernel=kernel)

@@ -11,13 +11,19 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
-from seglab.decoders import FCN, FPN, MLP, Decoder, UPerNet
+from seglab.decoders import FCN, FPN, MLP, Decoder, FFNet, UPerNet
 from seglab.decoders.blocks import PyramidPooling, group_norm
 from seglab.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
 CHANNELS = (8, 12, 16, 20)
-SMALL = [partial(FCN, width=16), partial(FPN, width=16), partial(MLP, width=16), partial(UPerNet, width=16)]
+SMALL = [
+    partial(FCN, width=16),
+    partial(FPN, width=16),
+    partial(FFNet, up="C", seg="C"),
+    partial(MLP, width=16),
+    partial(UPerNet, width=16),
+]
 SIZES = {
     "divisible": [(16, 24), (8, 12), (4, 6), (2, 3)],
     "odd": [(17, 25), (9, 13), (5, 7), (3, 4)],
