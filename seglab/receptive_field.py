@@ -117,7 +117,7 @@ def draw(found: Mapping[str, ReceptiveField], title: str, path: Path) -> None:
 
     columns = min(3, len(found))
     rows = -(-len(found) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4.4 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4.7 * rows), layout="constrained", squeeze=False)
     for axis in axes.flat[len(found) :]:
         axis.axis("off")
     for axis, (name, field) in zip(axes.flat, found.items(), strict=False):
