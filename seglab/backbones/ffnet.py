@@ -249,7 +249,7 @@ class Encoder(nn.Module):
         channels: of the four maps.
         block_kernels: see :class:`Block`.
         downsampled: the first of four stages has stride 2. Three stages have stride 2 each.
-        pre_down: :class:`Smoothing` in front.
+        pre_down: :class:`Smoothing` in front: strides count from the image, sizes follow from the smaller one.
     """
 
     def __init__(
