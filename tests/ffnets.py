@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seglab.backbones.ffnet import FFNet
 from seglab.classifiers import Linear
@@ -13,15 +17,41 @@ from seglab.decoders import ffnet as decoders
 from seglab.interop import ffnet as interop
 
 
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Build on the meta device; drawing initial values there takes longer than all the rest."""
+    names = ("kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_", "constant_")
+    with ExitStack() as stack:
+        stack.enter_context(torch.device("meta"))
+        for name in names:
+            stack.enter_context(patch.object(nn.init, name, lambda tensor, *args, **kwargs: tensor))
+        yield
+
+
+@contextmanager
+def sizes_only() -> Iterator[None]:
+    """Run on the meta device without what changes values alone."""
+
+    def resized(x: Tensor, size: Sequence[int], **kwargs: object) -> Tensor:
+        return x.new_empty(*x.shape[:2], *size)
+
+    with (
+        patch.object(F, "relu", lambda x, inplace=False: x),
+        patch.object(F, "interpolate", resized),
+        patch.object(nn.BatchNorm2d, "forward", lambda self, x: x),
+    ):
+        yield
+
+
 @lru_cache
 def encoder(name: str) -> FFNet:
-    with torch.device("meta"):
+    with without_values():
         return FFNet(name)
 
 
 @lru_cache
 def decoder(kind: type, channels: tuple, strides: tuple, num_classes: int, **chosen: str) -> nn.Module:
-    with torch.device("meta"):
+    with without_values():
         return kind(channels, strides, num_classes, **chosen)
 
 
@@ -33,7 +63,7 @@ def assembled(name: str, num_classes: int) -> dict[str, nn.Module]:
     chosen = {key.partition(".")[2]: value for key, value in words.items() if key.startswith("decoder.")}
     made = decoder(kind, backbone.channels, backbone.strides, num_classes, **chosen)
     kernel, dropout = int(words.get("classifier.kernel", 1)), float(words["classifier.dropout"])
-    with torch.device("meta"):
+    with without_values():
         classifier = Linear(made.out_channels, num_classes, dropout, kernel=kernel)
     return {"backbone": backbone, "decoder": made, "classifier": classifier}
 
@@ -51,13 +81,8 @@ def macs(module: nn.Module, *inputs) -> tuple[float, list]:
     def count(layer: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counted.append(output.numel() * layer.weight[0].numel())
 
-    hooks = []
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            hooks.append(layer.register_forward_hook(count))
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.forward = lambda x: x  # costs the meta device more time than everything else
-    with torch.no_grad():
+    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad(), sizes_only():
         result = module(*inputs)
     for hook in hooks:
         hook.remove()

@@ -249,9 +249,7 @@ def test_every_name_of_the_registry_has_the_published_parameters_keys_and_multip
         downsampled = "_D" * kind.downsampled
         assert about["backbone_fn"] == f"Resnet{kind.encoder}{downsampled}", name
         assert about["task"] == ("classification" if kind.classifies else f"segmentation_{kind.seg}")
-        assert (
-            about["up_head"] == ("B" if "N" in kind.encoder and kind.classifies else kind.up) + "_mobile" * kind.mobile
-        )
+        assert about["up_head"] == kind.up + "_mobile" * kind.mobile
         assert about["pre_downsampling"] == kind.pre_down
         assert about["pretrained_backbone_only"] == name.endswith("_train")
 
