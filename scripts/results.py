@@ -319,6 +319,36 @@ def draw_gains(file: str, series: Mapping[str, Sequence[Point]], label: str, tic
     return f"![{label}: gain over linear]({FOLDER.name}/{file})"
 
 
+def along(study: str, values: Sequence[Any], others: Mapping[str, str], base: str = "linear") -> dict[str, list[Point]]:
+    """Series for :func:`draw_gains` of a study whose rows are called ROW_VALUE, without spaces.
+
+    Args:
+        values: numbers, or texts that are drawn side by side.
+        others: names to show by the rows that are compared with ``base`` at the same value.
+    """
+    found: dict[str, list[Point]] = {}
+    for row, shown in others.items():
+        for k, value in enumerate(values):
+            ours, theirs = (f"{name}_{value}".replace(" ", "_") for name in (row, base))
+            place = float(k if isinstance(value, str) else value)
+            found.setdefault(shown, []).append((place, Study(study, [theirs, ours], baseline=theirs), ours))
+    return found
+
+
+def grid_along(heading: str, values: Sequence[Any], series: Mapping[str, Sequence[Point]]) -> str:
+    """The same as a table: means of the baseline, and of each row with its gain ± sd over the common seeds."""
+    lines = []
+    for k, value in enumerate(values):
+        points = [(name, *series[name][k][1:]) for name in series]
+        cells = [str(value), points[0][1].spread(str(points[0][1].baseline))]
+        for _, study, row in points:
+            gap = [100 * each for each in gaps(study, row)]
+            sd = f" ± {statistics.stdev(gap):.2f}" if len(gap) > 1 else ""
+            cells += [study.spread(row), f"{statistics.fmean(gap):+.2f}".replace("-", "−") + sd]
+        lines.append(cells)
+    return grid([heading, "linear", *(text for name in series for text in (name, "gain"))], lines)
+
+
 FIGURES: dict[str, Figure] = {}
 """What the page shows, by file name."""
 
@@ -335,7 +365,8 @@ def page() -> str:
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
     return head + found.from_string(TEMPLATE.read_text()).render(
-        Study=Study, compared=compared, grid=grid, has=has, draw_gains=draw_gains
+        Study=Study, compared=compared, grid=grid, has=has, draw_gains=draw_gains, along=along,
+        grid_along=grid_along,
     )  # fmt: skip
 
 

@@ -143,6 +143,29 @@ def test_a_figure_shows_the_gains_over_the_baseline(kept):
     assert list(shown) == pytest.approx(expected)
 
 
+def test_rows_along_an_axis_are_compared_with_the_baseline_at_the_same_place(tmp_path, monkeypatch):
+    effect = {"linear": 0.0, "cac": 0.01, "ssa": 0.02}
+    jobs = [{"row": f"{c}_{f}", "seed": s} for c in effect for f in (0.5, 1.0) for s in (0, 1)]
+    jobs.append({"row": "linear_0.5", "seed": 7})  # nothing is compared with it
+    sweep = synthetic.write(tmp_path / "s", jobs, lambda job: effect[job["row"].partition("_")[0]] + float(job["row"].partition("_")[2]) / 10, {"title": "t"})  # fmt: skip
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "records")
+    results.keep(sweep, "parts")
+    series = results.along("parts", [0.5, 1.0], {"cac": "CAC", "ssa": "SSA"})
+    assert [(x, row) for x, _, row in series["SSA"]] == [(0.5, "ssa_0.5"), (1.0, "ssa_1.0")]
+    table = [line.strip("| ").split(" | ") for line in results.grid_along("part", [0.5, 1.0], series).splitlines()]
+    assert table[0] == ["part", "linear", "CAC", "gain", "SSA", "gain"]
+
+    def mean(row: str) -> float:
+        return statistics.fmean(
+            json.loads((sweep / f"row={row},seed={seed}/metrics.json").read_text())["test/mIoU"] for seed in (0, 1)
+        )
+
+    for cells, part in zip(table[2:], (0.5, 1.0), strict=True):
+        gain = 100 * (mean(f"ssa_{part}") - mean(f"linear_{part}"))
+        assert cells[0] == str(part)
+        assert float(cells[5].partition(" ± ")[0].replace("−", "-")) == pytest.approx(gain, abs=0.006)
+
+
 def test_what_has_no_record_yet_is_left_out_of_the_page(kept):
     assert results.has("structure", "SEPA", "all")
     assert not results.has("structure", "SEPA", "nothing")
