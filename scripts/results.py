@@ -33,7 +33,7 @@ from seglab.report import formats
 from seglab.report import table as tables
 from seglab.report.collect import Run, Sweep, collect, is_run, read_run, unfinished_because
 from seglab.report.plots import style
-from seglab.report.statistics import differences, holm, paired_p
+from seglab.report.statistics import differences
 from seglab.report.table import Row, Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,22 +182,9 @@ class Study:
         text = formats.markdown(self.table(metric))
         return text if caption else text.partition("\n\n")[2]
 
-    def mean(self, name: str, metric: str = "test/mIoU") -> str:
-        """``49.61``: a row's mean."""
-        return style.number(self.row(name, metric).mean, self.sweep.score(metric))
-
     def spread(self, name: str, metric: str = "test/mIoU") -> str:
         """``49.61 ± 0.52``."""
         return formats.mean_sd(self.row(name, metric), self.sweep.score(metric))
-
-    def difference(self, name: str, metric: str = "test/mIoU") -> str:
-        """``+1.23``: to the baseline."""
-        return formats.difference(self.row(name, metric), self.sweep.score(metric))
-
-    def p(self, name: str, metric: str = "test/mIoU") -> str:
-        """A row's p, corrected where several rows are compared."""
-        row = self.row(name, metric)
-        return formats.p_value(row.p if row.p_holm is None else row.p_holm)
 
     def measures(self, metrics: Mapping[str, str]) -> str:
         """Several metrics side by side, each as mean ± sd; columns by heading."""
@@ -221,17 +208,17 @@ class Study:
             lines.append([name, *cells])
         return grid(["class", *self.rows, *(f"{row} − {self.baseline}" for row in others if self.baseline)], lines)
 
-    def overrides(self, name: str) -> str:
-        """What the command of a row chose."""
+    def overrides(self, name: str) -> list[str]:
+        """What the command of a row chose, but for the seed."""
         for path in (each for study in self.name.split("+") for each in sorted((FOLDER / study).glob("*.json"))):
             content = json.loads(path.read_text())
             if content["row"] == self.kept_as[name]:
-                return " ".join(each for each in content["files"]["overrides.txt"] if not each.startswith("seed="))
-        return ""
+                return [each for each in content["files"]["overrides.txt"] if not each.startswith("seed=")]
+        return []
 
     def commands(self) -> str:
         """The table of the rows' overrides that not all of them share, and the shared ones before it."""
-        chosen = {name: self.overrides(name).split() for name in self.rows}
+        chosen = {name: self.overrides(name) for name in self.rows}
         shared = [each for each in chosen[self.rows[0]] if all(each in other for other in chosen.values())]
         lines = [[name, f"`{' '.join(e for e in own if e not in shared)}`"] for name, own in chosen.items()]
         return f"All: `{' '.join(shared)}`.\n\n" + grid(["row", "overrides"], lines, "---")
@@ -251,21 +238,6 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], aligned: str = "---
     """A Markdown table; all but the first column are aligned to the right, or as ``aligned`` says."""
     lines = [head, ["---", *[aligned] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def compared(pairs: Sequence[tuple[str, Study, str]], metric: str = "test/mIoU") -> str:
-    """Differences of rows to the baselines of their studies, with Holm's correction over all of them."""
-    found = []
-    for label, study, name in pairs:
-        between = gaps(study, name, metric)
-        found.append((label, between, paired_p(between)))
-    corrected = holm([p for _, _, p in found])
-    lines = []
-    for (label, between, p), adjusted in zip(found, corrected, strict=True):
-        spread = f" ± {100 * statistics.stdev(between):.2f}" if len(between) > 1 else ""
-        mean = f"{100 * statistics.fmean(between):+.2f}".replace("-", "−")
-        lines.append([label, mean + spread, str(len(between)), formats.p_value(p), formats.p_value(adjusted)])
-    return grid(["", "difference", "n", "p", "p (Holm)"], lines)
 
 
 Point = tuple[float, Study, str]
@@ -366,7 +338,7 @@ def page() -> str:
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
     return head + found.from_string(TEMPLATE.read_text()).render(
-        Study=Study, compared=compared, grid=grid, has=has, draw_gains=draw_gains, along=along,
+        Study=Study, has=has, draw_gains=draw_gains, along=along,
         grid_along=grid_along,
     )  # fmt: skip
 

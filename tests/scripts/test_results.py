@@ -46,8 +46,7 @@ def test_a_table_of_the_records_is_that_of_the_runs(kept):
     assert [row.values for row in study.table().rows] == [row.values for row in theirs]
     assert [row.p_holm for row in study.table().rows] == pytest.approx([row.p_holm for row in theirs])
     assert "| baseline |" in study.markdown()
-    assert study.mean("SPPA") == f"{100 * theirs[2].mean:.2f}"
-    assert study.difference("SPPA").lstrip("+−") == f"{abs(100 * theirs[2].difference):.2f}"
+    assert study.spread("SPPA") == f"{100 * theirs[2].mean:.2f} ± {100 * theirs[2].sd:.2f}"
 
 
 def test_rows_are_taken_in_order_and_can_be_named(kept):
@@ -99,18 +98,6 @@ def test_a_record_does_not_say_where_it_was_made(tmp_path, compose, monkeypatch)
     assert record["files"]["config.yaml"]["data"]["root"] == "ROOT"
     assert record["files"]["provenance.json"]["machine"]["processor"]
     assert "seed=7" in record["files"]["overrides.txt"]
-
-
-def test_comparisons_of_several_studies_are_corrected_together(kept):
-    study = results.Study("structure", ["baseline", "SEPA", "all"], baseline="baseline")
-    text = results.compared([("first", study, "SEPA"), ("second", study, "all")])
-    alone = [study.row(name).p for name in ("SEPA", "all")]
-    cells = [line.split(" | ") for line in text.splitlines()[2:]]
-    assert [cell[2] for cell in cells] == ["3", "2"]
-    assert [cell[3] for cell in cells] == [f"{p:.3f}" for p in alone]
-    assert float(cells[0][4].strip(" |")) == pytest.approx(
-        min(2 * min(alone), max(alone)) if alone[0] < alone[1] else max(alone), abs=2e-3
-    )
 
 
 @pytest.mark.parametrize("same", [True, False])
