@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seglab.backbones.ffnet import FFNet
+from seglab.backbones.ffnet import FFNet, variant
 from seglab.classifiers import Linear
 from seglab.decoders import ffnet as decoders
 from seglab.interop import ffnet as interop
@@ -45,8 +45,15 @@ def sizes_only() -> Iterator[None]:
 
 @lru_cache
 def encoder(name: str) -> FFNet:
+    """Of an encoder's own name, which many networks share."""
     with without_values():
         return FFNet(name)
+
+
+def encoder_of(name: str) -> str:
+    """The own name of a network's encoder: ``ffnet78S_dBBB_mobile`` is on ``ffnet78S_d``."""
+    kind = variant(name)
+    return f"ffnet{kind.encoder}{'_d' * kind.downsampled}{'_pre_down' * kind.pre_down}"
 
 
 @lru_cache
@@ -58,7 +65,7 @@ def decoder(kind: type, channels: tuple, strides: tuple, num_classes: int, **cho
 def assembled(name: str, num_classes: int) -> dict[str, nn.Module]:
     """The parts that the overrides of a published name choose, without storage."""
     words = dict(each.split("=") for each in interop.overrides(name))
-    backbone = encoder(interop.backbone(name))
+    backbone = encoder(encoder_of(name))
     kind = {"ffnet": decoders.FFNet, "ffnet_category": decoders.FFNetCategory}[words["decoder"]]
     chosen = {key.partition(".")[2]: value for key, value in words.items() if key.startswith("decoder.")}
     made = decoder(kind, backbone.channels, backbone.strides, num_classes, **chosen)
@@ -92,7 +99,7 @@ def macs(module: nn.Module, *inputs) -> tuple[float, list]:
 def cost(name: str, size: tuple[int, int]) -> tuple[int, float]:
     """Parameters of a network of 19 classes, and its multiply-adds for an image."""
     _, decoder, classifier = parts = list(assembled(name, 19).values())
-    of_encoder, maps = encoded(interop.backbone(name), size)
+    of_encoder, maps = encoded(encoder_of(name), size)
     of_decoder, decoded = macs(decoder, maps)
     of_classifier, _ = macs(classifier, decoded.feature)
     return sum(p.numel() for part in parts for p in part.parameters()), of_encoder + of_decoder + of_classifier

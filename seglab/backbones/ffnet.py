@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -132,9 +133,8 @@ def _published() -> dict[str, Variant]:
     found = {}
     for heads, encoders in PUBLISHED.items():
         letters, *words = heads.split("_")
-        stem, up, seg = list(letters.removeprefix("d"))
+        up, seg = letters[-2:]
         for encoder in encoders.split():
-            assert stem == ENCODERS[encoder][0]
             found[f"ffnet{encoder}_{heads}"] = Variant(
                 encoder, letters[0] == "d", "pre" in words, up, seg, mobile="mobile" in words
             )
@@ -145,77 +145,56 @@ def _encoders() -> dict[str, Variant]:
     return {
         f"ffnet{encoder}{'_d' * downsampled}{'_pre_down' * pre_down}": Variant(encoder, downsampled, pre_down)
         for encoder, (_, depths, _) in ENCODERS.items()
-        for downsampled in (False, True)[: len(depths) - 2]
+        for downsampled in ((False, True) if len(depths) == 4 else (False,))
         for pre_down in (False, True)
     }
 
 
 NAMES = _published()
 """The 94 networks of the published registry, by name without ``segmentation_`` or ``classification_`` in front."""
-KNOWN = {**_encoders(), **NAMES}
-"""These, and the encoders by themselves: ``ffnet78S``, ``ffnet78S_d``, ``ffnet78S_pre_down``, …"""
+KNOWN = {
+    **_encoders(),
+    **NAMES,
+    **{f"{'classification' if kind.classifies else 'segmentation'}_{name}": kind for name, kind in NAMES.items()},
+}
+"""These, also by their whole names, and the encoders by themselves: ``ffnet78S``, ``ffnet78S_d``, …"""
 
 
-def variant(name: str, key: str = "backbone.name") -> Variant:
-    """What a name stands for; the registry's ``segmentation_`` or ``classification_`` in front may be left out.
+def variant(name: str) -> Variant:
+    """What a name of :data:`KNOWN` stands for.
 
     Raises:
-        ConfigError: no such network; names the nearest and ``key``.
+        ConfigError: there is no such network; names the nearest.
     """
-    short = name.removeprefix("segmentation_").removeprefix("classification_")
-    if short not in KNOWN:
-        close = difflib.get_close_matches(short, KNOWN, n=5, cutoff=0.5)
+    if name not in KNOWN:
+        close = difflib.get_close_matches(name, KNOWN, n=5, cutoff=0.5)
         near = f"the nearest are {', '.join(close)}" if close else "expected a name such as ffnet78S"
-        raise ConfigError(f"there is no FFNet '{name}' — {near}; set {key}")
-    return KNOWN[short]
+        raise ConfigError(f"there is no FFNet '{name}' — {near}; set backbone.name")
+    return KNOWN[name]
 
 
 def convolution(before: int, after: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """Without bias, padded so that only the stride changes the size."""
-    made = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
-    nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
-    return made
+    return nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
 
 
-class Block(nn.Module):
-    """A residual block [B, C, h, w] -> [B, C', ceil(h / stride), ceil(w / stride)].
+def residual_block(
+    before: int,
+    after: int,
+    stride: int = 1,
+    bottleneck: bool = False,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+) -> nn.Module:
+    """A residual block [B, C, h, w] -> [B, C', ceil(h / stride), ceil(w / stride)], under ResNet's names of tensors.
 
     Args:
-        kernels: sizes of its convolutions: (3, 3) of a basic block, (1, 3, 1) of a bottleneck, whose inner channels are
-            a quarter. The first 3x3 convolution has the stride.
+        bottleneck: 1x1, 3x3 and 1x1 convolutions with a quarter of the channels inside, instead of two 3x3 ones.
         norm: channels -> a normalisation layer.
     """
-
-    def __init__(
-        self,
-        before: int,
-        after: int,
-        stride: int = 1,
-        kernels: Sequence[int] = (3, 3),
-        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
-    ) -> None:
-        super().__init__()
-        inner = after // 4 if len(kernels) == 3 else after
-        self.number = len(kernels)
-        channels = before
-        for i, kernel in enumerate(kernels, 1):
-            width = after if i == len(kernels) else inner
-            own = stride if kernels.index(3) == i - 1 else 1
-            self.add_module(f"conv{i}", convolution(channels, width, kernel, own))
-            self.add_module(f"bn{i}", norm(width))
-            channels = width
-        self.downsample = (
-            nn.Sequential(convolution(before, after, 1, stride), norm(after))
-            if stride != 1 or before != after
-            else None
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x
-        for i in range(1, self.number + 1):
-            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
-            y = F.relu(y) if i < self.number else y
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+    kind = Bottleneck if bottleneck else BasicBlock
+    same = stride == 1 and before == after
+    shortcut = None if same else nn.Sequential(convolution(before, after, 1, stride), norm(after))
+    return kind(before, after // kind.expansion, stride, shortcut, norm_layer=norm)
 
 
 class Smoothing(nn.Module):
@@ -247,7 +226,7 @@ class Encoder(nn.Module):
         stem: A, B or C.
         depths: blocks of each stage: of four stages, or of three, then the stem's output is the first map.
         channels: of the four maps.
-        block_kernels: see :class:`Block`.
+        bottleneck: see :func:`residual_block`.
         downsampled: the first of four stages has stride 2. Three stages have stride 2 each.
         pre_down: :class:`Smoothing` in front: strides count from the image, sizes follow from the smaller one.
     """
@@ -257,7 +236,7 @@ class Encoder(nn.Module):
         stem: str,
         depths: Sequence[int],
         channels: Sequence[int],
-        block_kernels: Sequence[int] = (3, 3),
+        bottleneck: bool = False,
         downsampled: bool = False,
         pre_down: bool = False,
     ) -> None:
@@ -274,11 +253,14 @@ class Encoder(nn.Module):
         strides = [4] if self.stages == 3 else []
         stride_of = (1 if self.stages == 4 and not downsampled else 2, *(2,) * (self.stages - 1))
         for i, (depth, width) in enumerate(zip(depths, channels[-self.stages :], strict=True)):
-            blocks = [Block(before, width, stride_of[i], block_kernels)]
-            blocks += [Block(width, width, 1, block_kernels) for _ in range(depth - 1)]
+            blocks = [residual_block(before, width, stride_of[i], bottleneck)]
+            blocks += [residual_block(width, width, 1, bottleneck) for _ in range(depth - 1)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             strides.append(4 * math.prod(stride_of[: i + 1]))
             before = width
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.channels = tuple(channels)
         self.strides = tuple(stride * (2 if pre_down else 1) for stride in strides)
 
@@ -325,8 +307,7 @@ class FFNet(Encoder):
     def __init__(self, name: str = "ffnet78S", *, pretrained: bool | str = False, weights: str | None = None) -> None:
         kind = variant(name)
         stem, depths, channels = ENCODERS[kind.encoder]
-        kernels = (1, 3, 1) if channels == BOTTLENECK else (3, 3)
-        super().__init__(stem, depths, channels, kernels, kind.downsampled, kind.pre_down)
+        super().__init__(stem, depths, channels, channels == BOTTLENECK, kind.downsampled, kind.pre_down)
         self.name = name
         self.variant = kind
         if pretrained and weights:

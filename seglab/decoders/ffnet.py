@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seglab.backbones.ffnet import Block
+from seglab.backbones.ffnet import residual_block
 from seglab.checks import one_of
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.blocks import ConvNormAct, Norm
@@ -171,7 +171,10 @@ class FFNetCategory(Decoder):
             )
         widths = [max(4, width // share) for share in (16, 8, 4, 2)]  # a bottleneck of 4 channels has one inside
         self.expansions = nn.ModuleList(
-            [Block(c, w, kernels=(1, 3, 1), norm=norm) for c, w in zip(self.top_down.channels, widths, strict=True)]
+            [
+                residual_block(c, w, bottleneck=True, norm=norm)
+                for c, w in zip(self.top_down.channels, widths, strict=True)
+            ]
         )
         self.downsamplings = nn.ModuleList(
             [ConvNormAct(a, b, 3, norm, stride=2, bias=True) for a, b in pairwise(widths)]

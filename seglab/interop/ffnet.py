@@ -5,18 +5,17 @@ network.model.load_state_dict(ours(torch.load(file, weights_only=True)))
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from seglab.backbones.ffnet import NAMES, variant
+from seglab.backbones.ffnet import variant
 from seglab.errors import CheckpointError, ConfigError
 
 RULES = (
-    ("backbone_model.", "backbone."),
     ("smoothing.", "backbone.smoothing."),
-    ("head.layers.0.adapter_conv.{i}.layers.", "decoder.top_down.adapters.{i}."),
+    ("backbone_model.", "backbone."),
+    *((f"head.layers.0.adapter_conv.{i}.layers.", f"decoder.top_down.adapters.{i}.") for i in range(4)),
     ("head.layers.1.fam_4.layers.", "decoder.top_down.smooths.0."),
     ("head.layers.1.fam_8_sm.layers.", "decoder.top_down.smooths.1."),
     ("head.layers.1.fam_16_sm.layers.", "decoder.top_down.smooths.2."),
@@ -31,18 +30,14 @@ RULES = (
     ("head.layers.2.final_layer.", "decoder.final."),
     ("head.layers.2.classifier.", "classifier.conv."),
 )
-"""Beginnings of names, theirs and ours; the first that fits counts. Of two with one name of ours, one belongs to
-segmentation and one to classification."""
+"""Beginnings of names, theirs and ours; the first that fits counts, in both directions. ``head.layers.2`` belongs to
+image classifiers alone, ``head.layers.3`` to segmentation."""
 LINEAR = "head.layers.2.classifier.weight"
 """A matrix [K, C] there, a 1x1 convolution here."""
 
 
-def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
-    for old, new in rules:
-        pattern = re.escape(old).replace(r"\{i\}", r"(\d+)")
-        if found := re.match(pattern, name):
-            return new.replace("{i}", found[1] if found.groups() else "") + name[found.end() :]
-    return None
+def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
+    return next((new + name.removeprefix(old) for old, new in rules if name.startswith(old)), None)
 
 
 def recognises(names: Mapping[str, object]) -> bool:
@@ -73,42 +68,30 @@ def theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     of_images = any(name.startswith("decoder.final.") for name in state)
     other = "head.layers.3." if of_images else "head.layers.2."
-    # A longer name of ours first: backbone.smoothing before backbone.
-    rules = sorted(((b, a) for a, b in RULES if not a.startswith(other)), key=lambda pair: -len(pair[0]))
+    rules = [(new, old) for old, new in RULES if not old.startswith(other)]
     found = {}
     for name, value in state.items():
-        new = _renamed(name, tuple(rules))
+        new = _renamed(name, rules)
         if new is None:
             raise CheckpointError(f"the tensor '{name}' has no place in a published FFNet — see seglab.interop.ffnet")
         found[new] = value[:, :, 0, 0] if new == LINEAR else value
     return found
 
 
-def backbone(name: str) -> str:
-    """The encoder of a network, by its own name: ``ffnet78S_dBBB_mobile`` is on ``ffnet78S_d``.
-
-    Raises:
-        ConfigError: no such name.
-    """
-    kind = variant(name, "the name")
-    return f"ffnet{kind.encoder}{'_d' * kind.downsampled}{'_pre_down' * kind.pre_down}"
-
-
 def overrides(name: str) -> list[str]:
     """The command line's words for a published network; the number of classes follows from the data.
 
     Args:
-        name: of :data:`seglab.backbones.ffnet.NAMES`, with or without ``segmentation_`` or ``classification_``.
+        name: of :data:`seglab.backbones.ffnet.NAMES`, or with ``segmentation_`` or ``classification_`` in front.
 
     Raises:
         ConfigError: no such name, or one of an encoder alone.
     """
-    kind = variant(name, "the name")
-    short = name.removeprefix("segmentation_").removeprefix("classification_")
-    if short not in NAMES:
+    kind = variant(name)
+    if kind.up is None:
         raise ConfigError(f"'{name}' is an encoder — expected a whole network such as ffnet78S_dBBB_mobile")
     upsampling = "nearest" if kind.mobile else "bilinear"
-    found = ["backbone=ffnet", f"backbone.name={short}", f"decoder.up={kind.up}", f"decoder.upsampling={upsampling}"]
+    found = ["backbone=ffnet", f"backbone.name={name}", f"decoder.up={kind.up}", f"decoder.upsampling={upsampling}"]
     if kind.classifies:
         dropout = 0.2 if "N" in kind.encoder else 0
         return ["task=classification", "decoder=ffnet_category", *found, f"classifier.dropout={dropout}"]

@@ -35,6 +35,13 @@ def test_there_are_94_published_names_and_one_of_every_encoder_by_itself():
     assert len(NAMES) == 94
     assert {name for name in KNOWN if re.fullmatch(r"ffnet\d+[SN]*", name)} == {f"ffnet{e}" for e in ENCODERS}
     assert "ffnet46N_d" not in KNOWN, "three stages have no d"
+    assert "classification_ffnet18_AAX" in KNOWN
+    assert "segmentation_ffnet18_AAX" not in KNOWN, "nor is there an image classifier for segmentation"
+
+
+def test_the_stem_in_a_name_is_its_encoders():
+    for name, kind in NAMES.items():
+        assert re.fullmatch(rf"ffnet{kind.encoder}_d?{ENCODERS[kind.encoder][0]}..(_\w+)?", name), name
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("ffnet78_dBBB_mobile", "ffnet78S_dBBB_mobile"), ("fnet18", "ffnet18")])
@@ -57,7 +64,7 @@ def test_an_unknown_name_ends_the_command_with_exit_code_2(tmp_path):
         ({"stem": "B"}, (4, 8, 16, 32)),
         ({"stem": "B", "downsampled": True}, (8, 16, 32, 64)),
         ({"stem": "C", "depths": (1, 1, 1), "channels": (64, 8, 8, 8)}, (4, 8, 16, 32)),
-        ({"stem": "B", "block_kernels": (1, 3, 1)}, (4, 8, 16, 32)),
+        ({"stem": "B", "bottleneck": True}, (4, 8, 16, 32)),
     ],
     ids=["A", "B", "d", "three stages", "bottlenecks"],
 )
