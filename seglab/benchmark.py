@@ -31,15 +31,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seglab import checks, cli, trust
-from seglab.errors import CheckpointError, UserError
+from seglab import cli
+from seglab.errors import UserError
 from seglab.timing import Measurement, build_configured, measure, peak_memory, random_batch, ratio, step_parts
 
 if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from seglab.receptive_field import ReceptiveField
     from seglab.tasks.base import Task
     from seglab.types import Batch
 
@@ -196,85 +195,6 @@ def tables(found: list[dict[str, Any]], title: str) -> list[Table]:
     return made
 
 
-FIELD = "receptive_field"
-
-
-def field_of(overrides: list[str]) -> tuple[list[str], str | None]:
-    """The other overrides, and whose receptive field is asked for: backbone, logits or None.
-
-    Raises:
-        ConfigError: another value.
-    """
-    values = [each.partition("=")[2] for each in overrides if each.partition("=")[0] == FIELD]
-    rest = [each for each in overrides if each.partition("=")[0] != FIELD]
-    if not values or values[-1] == "false":
-        return rest, None
-    value = "backbone" if values[-1] == "true" else values[-1]
-    return rest, checks.one_of(FIELD, value, ("backbone", "logits"))
-
-
-def receptive_fields(
-    chosen: list[Variant], of: str, size: tuple[int, int], classes: int, device: torch.device, images: int
-) -> tuple[dict[str, ReceptiveField], list[str]]:
-    """The receptive fields of networks by name, and what could not be measured.
-
-    Args:
-        of: backbone (its coarsest map) or logits.
-        size: of the images, [height, width].
-        images: how many are averaged over.
-    """
-    from seglab.receptive_field import measure
-
-    found, notes = {}, []
-    for each in chosen:
-        for start, config in starts(each.config).items():
-            try:
-                model: Any = build_configured(config, classes).model.to(device)
-            except CheckpointError as error:
-                notes.append(f"{each.name}, {start} weights: left out. {error}")
-                continue
-
-            def output(image: torch.Tensor, model: Any = model) -> torch.Tensor:
-                made: torch.Tensor = model.backbone(image)[-1] if of == "backbone" else model(image).logits
-                return made if made.ndim == 4 else made[:, :, None, None]
-
-            found[f"{each.name}, {start} weights"] = measure(model, output, size, images)
-    return found, notes
-
-
-def starts(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A configuration with its initial weights, and as it is where it asks for others."""
-    initial = trust.without_weights(config)
-    return {"initial": initial} | ({"pretrained": config} if initial["backbone"] != config["backbone"] else {})
-
-
-def report_fields(found: dict[str, ReceptiveField], notes: list[str], title: str, given: argparse.Namespace) -> None:
-    """Print, and keep where it was asked for."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from seglab.receptive_field import SHARES, draw
-
-    table = Table(title=title)
-    table.add_column("network")
-    for heading in ("size, px", *(f"square with {share:.0%}, px" for share in SHARES)):
-        table.add_column(heading, justify="right")
-    for name, each in found.items():
-        table.add_row(name, f"{each.size:.0f}", *(str(side) for side in each.sides.values()))
-    console = Console(width=max(Console().width, 130))
-    console.print(table)
-    for note in notes:
-        console.print(note)
-    if given.json:
-        rows = [
-            {"variant": name, "size_px": each.size, "squares_px": {str(k): v for k, v in each.sides.items()}}
-            for name, each in found.items()
-        ]
-        given.json.write_text(json.dumps({"setting": title, "variants": rows, "left_out": notes}, indent=2) + "\n")
-    if given.image and found:
-        draw(found, title, given.image)
-
-
 def draw(found: list[dict[str, Any]], title: str, path: Path) -> None:
     """The parts of the training step as stacked bars."""
     import matplotlib
@@ -323,16 +243,16 @@ def main() -> None:
     import torch
     from rich.console import Console
 
+    from seglab import receptive_field
+
     device = torch.device(given.device)
     try:
-        overrides, of = field_of(given.overrides)
+        overrides, of = receptive_field.asked(given.overrides)
         if of is not None:
             chosen = variants(overrides or ["backbone=ffnet,resnet50,resnet50_d8"])
-            size = tuple(given.size)
-            fields, notes = receptive_fields(chosen, of, size, given.classes, device, given.rounds)
-            map_of = "the backbone's coarsest map" if of == "backbone" else "the logits"
-            title = f"what the centre of {map_of} depends on: {given.rounds} noise images of {size[0]}x{size[1]}"
-            report_fields(fields, notes, title, given)
+            configs = {each.name: each.config for each in chosen}
+            found = receptive_field.of_networks(configs, of, tuple(given.size), given.classes, device, given.rounds)
+            receptive_field.report(found, given.json, given.image)
             return
         chosen = variants(overrides, given.against)
         if given.peak is not None:

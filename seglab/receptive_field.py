@@ -17,20 +17,27 @@ networks so, which are then no deeper than their shortcuts, until training opens
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seglab.errors import ConfigError
+from seglab import checks, trust
+from seglab.errors import CheckpointError, ConfigError
+from seglab.timing import build_configured
 from seglab.types import Size
 
 THRESHOLD = 0.0455
 """1 - 95.45 %: two standard deviations of a Gaussian."""
 SHARES = (0.5, 0.95)
+KEY = "receptive_field"
+"""Asks ``python -m seglab.benchmark`` for it: false, true (of the backbone) or one of :data:`MAPS`."""
+MAPS = {"backbone": "the backbone's coarsest map", "logits": "the logits"}
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,95 @@ def sides(gradient: np.ndarray, shares: Sequence[float]) -> dict[float, int]:
     return {share: 2 * int(np.searchsorted(within, share * within[-1] * (1 - 1e-12))) + 1 for share in shares}
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The receptive fields of several networks."""
+
+    title: str
+    fields: Mapping[str, ReceptiveField]
+    """By the network's name and the kind of its weights."""
+    left_out: Sequence[str]
+    """What could not be measured, and why."""
+
+
+def asked(overrides: Sequence[str]) -> tuple[list[str], str | None]:
+    """The other overrides, and the map of :data:`MAPS` whose receptive field is asked for, or None.
+
+    Raises:
+        ConfigError: another value.
+    """
+    values = [each.partition("=")[2] for each in overrides if each.partition("=")[0] == KEY]
+    rest = [each for each in overrides if each.partition("=")[0] != KEY]
+    if not values or values[-1] == "false":
+        return rest, None
+    return rest, checks.one_of(KEY, "backbone" if values[-1] == "true" else values[-1], tuple(MAPS))
+
+
+def starts(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A configuration with its initial weights, and as it is where it asks for others."""
+    initial = trust.without_weights(config)
+    return {"initial": initial} | ({"pretrained": config} if initial["backbone"] != config["backbone"] else {})
+
+
+def of_networks(
+    configs: Mapping[str, dict[str, Any]], of: str, size: Size, classes: int, device: torch.device, images: int
+) -> Comparison:
+    """The receptive fields of composed configurations, by their names.
+
+    Args:
+        of: of :data:`MAPS`.
+        size: of the images, [height, width].
+        images: how many are averaged over.
+    """
+    fields, left_out = {}, []
+    for name, given in configs.items():
+        for start, config in starts(given).items():
+            try:
+                model: Any = build_configured(config, classes).model.to(device)
+            except CheckpointError as error:
+                left_out.append(f"{name}, {start} weights: left out. {error}")
+                continue
+
+            def output(image: Tensor, model: Any = model) -> Tensor:
+                made: Tensor = model.backbone(image)[-1] if of == "backbone" else model(image).logits
+                return made if made.ndim == 4 else made[:, :, None, None]
+
+            fields[f"{name}, {start} weights"] = measure(model, output, size, images)
+    title = f"what the centre of {MAPS[of]} depends on: {images} noise images of {size[0]}x{size[1]}"
+    return Comparison(title, fields, left_out)
+
+
+def report(found: Comparison, json_file: Path | None = None, image_file: Path | None = None) -> None:
+    """Print the sizes, and keep them and the drawing where it was asked for."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=found.title)
+    table.add_column("network")
+    for heading in ("size, px", *(f"square with {share:.0%}, px" for share in SHARES)):
+        table.add_column(heading, justify="right")
+    for name, each in found.fields.items():
+        table.add_row(name, f"{each.size:.0f}", *(str(side) for side in each.sides.values()))
+    console = Console(width=max(Console().width, 130))
+    console.print(table)
+    for note in found.left_out:
+        console.print(note)
+    if json_file:
+        rows = [
+            {"variant": name, "size_px": each.size, "squares_px": {str(k): v for k, v in each.sides.items()}}
+            for name, each in found.fields.items()
+        ]
+        content = {"setting": found.title, "variants": rows, "left_out": list(found.left_out)}
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
+    if image_file and found.fields:
+        draw(found.fields, found.title, image_file)
+
+
 def draw(found: Mapping[str, ReceptiveField], title: str, path: Path) -> None:
     """One panel for each network: g to the power 1/4, so that its tails are seen, and the squares of its shares."""
+    import matplotlib
+
+    matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     from matplotlib.patches import Rectangle
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,7 @@ from torch import nn
 
 from seglab import benchmark
 from seglab.errors import ConfigError
-from seglab.receptive_field import calibrate, draw, measure, sides
+from seglab.receptive_field import asked, calibrate, measure, of_networks, sides, starts
 
 
 def convolutions(number: int, dilation: int = 1) -> nn.Sequential:
@@ -68,28 +72,34 @@ def test_parameters_are_trainable_afterwards_and_a_constant_is_refused():
         measure(network, lambda image: 0 * network(image), (9, 9), images=1)
 
 
-def test_it_is_drawn(tmp_path):
-    network = convolutions(2)
-    draw({"a": measure(network, network, (31, 41), images=1)}, "title", tmp_path / "a.png")
-    assert np.asarray(Image.open(tmp_path / "a.png")).std() > 0
-
-
-def test_the_command_takes_its_own_key_and_measures_every_variant():
-    assert benchmark.field_of(["seed=1", "receptive_field=true"]) == (["seed=1"], "backbone")
-    assert benchmark.field_of(["receptive_field=logits"]) == ([], "logits")
-    assert benchmark.field_of(["seed=1"]) == (["seed=1"], None)
+def test_the_command_takes_its_own_key():
+    assert asked(["seed=1", "receptive_field=true"]) == (["seed=1"], "backbone")
+    assert asked(["receptive_field=logits"]) == ([], "logits")
+    assert asked(["receptive_field=false"]) == ([], None)
+    assert asked(["seed=1"]) == (["seed=1"], None)
     with pytest.raises(ConfigError, match="receptive_field=heads — expected one of backbone, logits"):
-        benchmark.field_of(["receptive_field=heads"])
-    chosen = benchmark.variants(["backbone.name=test_resnet.r160_in1k", "decoder=last,fpn"])
-    for of in ("backbone", "logits"):
-        found, notes = benchmark.receptive_fields(chosen, of, (64, 64), 3, torch.device("cpu"), 1)
-        assert list(found) == ["decoder=last, initial weights", "decoder=fpn, initial weights"]
-        assert notes == []
-    assert found["decoder=fpn, initial weights"].size != found["decoder=last, initial weights"].size
+        asked(["receptive_field=heads"])
 
 
-def test_weights_are_measured_beside_the_initial_ones_where_a_configuration_asks_for_them():
-    cfg = {"backbone": {"name": "a", "pretrained": True, "weights": None}}
-    assert list(benchmark.starts(cfg)) == ["initial", "pretrained"]
-    assert benchmark.starts(cfg)["initial"]["backbone"]["pretrained"] is False
-    assert list(benchmark.starts({"backbone": {"name": "a", "pretrained": False}})) == ["initial"]
+def test_the_command_measures_every_variant_and_keeps_what_it_prints(tmp_path, monkeypatch, capsys):
+    words = ["receptive_field=logits", "backbone.name=test_resnet.r160_in1k", "decoder=last,fpn"]
+    options = ["--size", "64", "64", "--classes", "3", "--rounds", "1", "--json", "a.json", "--image", "a.png"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words, *options])
+    benchmark.main()
+    kept = json.loads(Path("a.json").read_text())
+    last, fpn = kept["variants"]
+    assert [last["variant"], fpn["variant"]] == ["decoder=last, initial weights", "decoder=fpn, initial weights"]
+    assert last["size_px"] != fpn["size_px"]
+    printed = capsys.readouterr().out
+    assert all(f"{each['size_px']:.0f}" in printed and each["variant"] in printed for each in kept["variants"])
+    assert np.asarray(Image.open("a.png")).std() > 0
+
+
+def test_a_backbones_field_is_that_of_its_coarsest_map_and_weights_that_cannot_be_had_are_said(compose):
+    words = ["backbone.name=test_resnet.r160_in1k", "decoder=last", "backbone.weights=absent.pth", "run_dir=."]
+    found = of_networks({"a": compose("train", words)}, "backbone", (64, 64), 3, torch.device("cpu"), 1)
+    assert list(found.fields) == ["a, initial weights"]
+    (note,) = found.left_out
+    assert note.startswith("a, pretrained weights: left out. absent.pth is not a file")
+    assert starts({"backbone": {"name": "a", "pretrained": False}}).keys() == {"initial"}
