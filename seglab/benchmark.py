@@ -251,8 +251,8 @@ def main() -> None:
         if of is not None:
             chosen = variants(overrides or ["backbone=ffnet,resnet50,resnet50_d8"])
             configs = {each.name: each.config for each in chosen}
-            found = receptive_field.of_networks(configs, of, tuple(given.size), given.classes, device, given.rounds)
-            receptive_field.report(found, given.json, given.image)
+            fields = receptive_field.of_networks(configs, of, tuple(given.size), given.classes, device, given.rounds)
+            receptive_field.report(fields, given.json, given.image)
             return
         chosen = variants(overrides, given.against)
         if given.peak is not None:

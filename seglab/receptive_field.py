@@ -11,8 +11,8 @@ noise. Two sizes are given, both in pixels of the image:
     side(t)    side of the smallest square about the centre that holds the share t of the sum of g
 
 A batch normalisation that has seen no image (a network at its initial weights) would leave the activations unscaled:
-its statistics are taken from the noise first. Where its weights are all 0, they are set to 1: timm starts its residual
-networks so, which are then no deeper than their shortcuts, until training opens the branches.
+its statistics are taken from the noise first. Where its weights are all 0 they are set to 1. timm starts the residual
+branches of its ResNets so, and no gradient passes a closed branch: the measure would be of the shortcuts alone.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -133,7 +134,7 @@ def _published() -> dict[str, Variant]:
     found = {}
     for heads, encoders in PUBLISHED.items():
         letters, *words = heads.split("_")
-        up, seg = letters[-2:]
+        up, seg = letters[-2], letters[-1]
         for encoder in encoders.split():
             found[f"ffnet{encoder}_{heads}"] = Variant(
                 encoder, letters[0] == "d", "pre" in words, up, seg, mobile="mobile" in words
@@ -191,10 +192,11 @@ def residual_block(
         bottleneck: 1x1, 3x3 and 1x1 convolutions with a quarter of the channels inside, instead of two 3x3 ones.
         norm: channels -> a normalisation layer.
     """
-    kind = Bottleneck if bottleneck else BasicBlock
+    kind: Any = Bottleneck if bottleneck else BasicBlock  # timm's types ask for a class as the norm; it only calls it
     same = stride == 1 and before == after
     shortcut = None if same else nn.Sequential(convolution(before, after, 1, stride), norm(after))
-    return kind(before, after // kind.expansion, stride, shortcut, norm_layer=norm)
+    made: nn.Module = kind(before, after // kind.expansion, stride, shortcut, norm_layer=norm)
+    return made
 
 
 class Smoothing(nn.Module):

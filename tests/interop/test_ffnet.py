@@ -91,6 +91,8 @@ def test_an_experiment_is_the_network_of_its_name_and_says_its_cost(path):
     cfg = cli.compose("train", [f"experiment={path.stem}", "run_dir=."])
     name = cfg["backbone"]["name"]
     said = dict(each.split("=") for each in ffnet.overrides(name))
+    assert cfg["decoder"]["_target_"] == f"seglab.decoders.{FFNet.__name__}"
+    assert cfg["classifier"]["_target_"] == f"seglab.classifiers.{Linear.__name__}"
     for key, value in said.items():
         part, _, option = key.partition(".")
         if option:
