@@ -117,7 +117,7 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
             chosen += [
                 "data=scenes",
                 "backbone=resnet18",
-                "backbone.name=resnet18",
+                "backbone.name=test_resnet.r160_in1k",
                 "backbone.pretrained=false",
                 "trainer=default",
                 "trainer.precision=32-true",
