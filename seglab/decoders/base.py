@@ -34,7 +34,8 @@ class Decoder(nn.Module):
     out_channels: int
     stride: int
     branches: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    """What it can add to the output beside the feature: name -> (channels, stride)."""
+    """What it can add to the output beside the feature: name -> (channels, stride); stride 0 of what is one
+    vector [B, channels] for the whole image."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], num_classes: int) -> None:
         super().__init__()

@@ -106,7 +106,7 @@ def test_upernet_has_the_parameters_of_the_published_head() -> None:
     assert sum(p.numel() for p in decoder.parameters()) == convs + norms
 
 
-PUBLISHED = {"fcn": 512, "upernet": 512, "mlp": 256, "fpn": 96}
+PUBLISHED = {"fcn": 512, "encnet": 512, "upernet": 512, "mlp": 256, "fpn": 96}
 """Widths of decoders that a paper gives one for."""
 
 
