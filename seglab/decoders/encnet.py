@@ -4,10 +4,10 @@
     e = combine over k of ReLU(norm_K(encode(project(x))))
     feature = ReLU(x + x * sigmoid(W e + b)),   presence = W' e + b'
 
-m_i: the backbone's maps, finest first; conv and fuse are 3x3, lateral and project 1x1, each with normalisation and ReLU;
-encode is :mod:`seglab.ops.encoding`; norm_K has a statistic for each codeword; combine is the mean over the codewords
-(published code) or the sum (paper). ``presence`` [B, K'] are logits of "the class is somewhere in the image", for the
-semantic encoding loss (:class:`seglab.losses.Presence`).
+m_i: the backbone's maps, finest first; conv and fuse are 3x3 convolutions, lateral and project 1x1 ones, each with
+normalisation and ReLU; encode is :mod:`seglab.ops.encoding`; norm_K has a statistic for each codeword; combine is the
+mean over the codewords (published code) or the sum (paper). ``presence`` [B, classes] are logits of "some pixel of the
+image has the class", for the semantic encoding loss (:class:`seglab.losses.Presence`).
 """
 
 from __future__ import annotations

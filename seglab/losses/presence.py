@@ -12,7 +12,7 @@ from seglab.types import Batch, Output
 
 
 class Presence(Term):
-    """Mean over images and classes of the binary cross entropy of logits [B, K] with "a pixel of the image has the class".
+    """Mean over images and classes of the binary cross entropy of logits [B, K] with "some pixel has the class".
 
     Labels are taken at their own size, each image by itself. Void pixels are of no class: an image without any labelled
     pixel holds none, and counts.

@@ -1,13 +1,15 @@
-"""The encoding layer: pixels against a learnt codebook (Zhang et al., "Context Encoding for Semantic Segmentation", CVPR
-2018, equations 1 and 2; the layer is that of "Deep TEN", CVPR 2017).
+"""The encoding layer: pixels against a learnt codebook.
+
+Zhang et al., "Context Encoding for Semantic Segmentation", CVPR 2018, section 3.1; the layer is that of "Deep TEN:
+Texture Encoding Network", CVPR 2017.
 
     r_ik = x_i - d_k,   a_ik = softmax over k of s_k |r_ik|^2,   e_k = sum over i of a_ik r_ik
 
 x_i: N pixels, C channels (``x``); d_k: K codewords (``codewords``); s_k: smoothing factors, which carry the sign
 (``smoothing``, below 0 where near codewords are to count more).
 
-Nothing of the size B x N x K x C is made. With |r_ik|^2 = |x_i|^2 - 2 x_i.d_k + |d_k|^2 the distances are a matrix product,
-and with e_k = (sum_i a_ik x_i) - (sum_i a_ik) d_k so is the sum. Gradients are those of these expressions.
+Nothing of the size B x N x K x C is made: with |r_ik|^2 = |x_i|^2 - 2 x_i.d_k + |d_k|^2 the distances are a matrix
+product, and with e_k = (sum_i a_ik x_i) - (sum_i a_ik) d_k so is the sum. Gradients are those of these expressions.
 """
 
 from __future__ import annotations
