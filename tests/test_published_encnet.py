@@ -1,0 +1,48 @@
+"""The published rows of EncNet: what their files say of the network is what is built."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from seglab import cli
+from tests.conftest import network
+
+ROWS = sorted(path for path in (cli.conf_dir() / "experiment").glob("*.yaml") if "encnet" in path.stem)
+BUILT = re.compile(r"# Built: ([\d.]+) M parameters, ([\d.]+) GMACs \(deployed; one image of (\d+)x(\d+)\)\.")
+
+
+def test_there_are_rows_of_every_data_set_that_figures_are_published_for():
+    data = {
+        cli.compose("train", [f"experiment={path.stem}", "run_dir=."])["data"]["dataset"]["_target_"] for path in ROWS
+    }
+    assert {target.rpartition(".")[2] for target in data} == {"ADE20K", "PascalContext59", "PascalContext60", "CIFAR10"}
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_parameters_and_multiply_accumulates_are_those_of_the_built_network(path):
+    text = path.read_text()
+    assert re.search(r"^# Published.*\d", text, re.MULTILINE)
+    said = BUILT.search(text)
+    assert said, "the file says what is built"
+    cfg = cli.compose("train", [f"experiment={path.stem}", "backbone.pretrained=false", "run_dir=."])
+    size = [int(said[3]), int(said[4])]
+    assert size == cfg["augment"]["crop"]
+    images = {"ADE20K": 20210, "PascalContext59": 4998, "PascalContext60": 4998, "CIFAR10": 50_000}
+    epochs = {"ADE20K": 120, "PascalContext59": 80, "PascalContext60": 80, "CIFAR10": 600}
+    target = cfg["data"]["dataset"]["_target_"]
+    name = target.rpartition(".")[2]
+    per_epoch = images[name] // (cfg["data"]["batch_size"] * cfg["trainer"]["devices"])
+    assert cfg["trainer"]["max_steps"] == pytest.approx(epochs[name] * per_epoch, rel=2e-3)
+    classes = len(pkgutil.resolve_name(target).spec.classes)
+    with FakeTensorMode():  # sizes only: nothing is computed
+        model = network(cfg, classes).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 3, *size))
+    parameters = sum(p.numel() for p in model.parameters())
+    assert (said[1], said[2]) == (f"{parameters / 1e6:.2f}", f"{counter.get_total_flops() / 2e9:.2f}")
