@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from seglab import build, cli
@@ -31,14 +32,16 @@ def composed(option: str, *overrides: str) -> dict:
     [("encnet_cifar", 14), ("encnetdrop_cifar", 14), ("plain14_cifar", 14), ("plain140_cifar", 140)],
 )
 def test_every_option_has_the_published_depth(option, layers):
-    backbone = network(composed(option), 10).backbone
+    with FakeTensorMode():  # sizes only
+        backbone = network(composed(option), 10).backbone
     assert depth(backbone) == layers
     encodings = sum(isinstance(m, ChannelEncoding) for m in backbone.modules())
     assert encodings == (0 if option.startswith("plain") else 6)
 
 
 def test_encnet_32k128d_has_the_channels_and_codewords_of_its_name():
-    backbone = network(composed("encnet_cifar"), 10).backbone
+    with FakeTensorMode():
+        backbone = network(composed("encnet_cifar"), 10).backbone
     assert backbone.channels == (128, 256, 512)
     codebooks = [m.encoding.codewords.shape for m in backbone.modules() if isinstance(m, ChannelEncoding)]
     assert codebooks == [(32, 32)] * 2 + [(32, 64)] * 2 + [(32, 128)] * 2
