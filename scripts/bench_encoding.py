@@ -1,8 +1,9 @@
 """The encoding layer in two matrix products beside its definition: CPU time and memory of forward and backward pass.
 
 ``python scripts/bench_encoding.py --channels 512 --codewords 32 --map 60 60`` prints one JSON line for each form: the
-median of the seconds over the rounds, which are taken in turns. ``--memory`` adds the peak beyond what was there before,
-in MiB, of a process of its own, because an allocator keeps what it had (read from Linux' ``/proc``, null elsewhere).
+median of the seconds over the rounds, which are taken in turns. ``--memory`` adds the peak beyond what was there
+before, in MiB, of a process of its own, because an allocator keeps what it had (read from Linux' ``/proc``, null
+elsewhere).
 """
 
 from __future__ import annotations
