@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seglab.checks import one_of, within
+from seglab.checks import height_width, one_of, within
 from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.blocks import ConvNormAct, Norm
 from seglab.errors import ConfigError
@@ -523,7 +523,7 @@ class IFA(Decoder):
         native = (maps[0].shape[-2], maps[0].shape[-1])
         projected = self.ifa.project(self.levels(maps))
         if size is not None:
-            size = checked(size)
+            size = height_width("size", size, LARGEST_QUERY)
             if self.training and self.train_query == "points":
                 points = one_in_each_cell(size, native, batch, device)
                 return Decoded(feature=self.ifa.at(projected, points), pixels=points.rows * size[1] + points.columns)
@@ -564,18 +564,3 @@ class Query(Bands):
 def say_once(text: str) -> None:
     """Log a line, each only once in a process."""
     log.warning(text)
-
-
-def checked(size: Size) -> Size:
-    """The size, as two whole numbers.
-
-    Raises:
-        ConfigError: a side below 1, or more than ``LARGEST_QUERY`` points.
-    """
-    height, width = (int(side) for side in size)
-    if height < 1 or width < 1 or height * width > LARGEST_QUERY:
-        raise ConfigError(
-            f"size=[{height},{width}] of a query — expected [height,width], each at least 1 and at most "
-            f"{LARGEST_QUERY} points together; set a smaller size"
-        )
-    return height, width

@@ -68,6 +68,35 @@ class Model(nn.Module):
         return [name for name in self.heads if any(is_of(branch, name) for branch in wanted)]
 
 
+class Features(dict[str, Tensor]):
+    """What heads read, by name. The decoded feature is there for who asks: it may not be held as one map."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        super().__init__()
+        self.decoded = decoded
+
+    def __missing__(self, name: str) -> Tensor:
+        """The feature.
+
+        Raises:
+            KeyError: another name.
+            ConfigError: the feature is of single pixels.
+        """
+        if name != FEATURE:
+            raise KeyError(name)
+        if self.decoded.pixels is not None:
+            raise ConfigError(
+                "a head (heads=) reads the decoded feature, which is of single pixels in training — expected one of "
+                "the whole image; set decoder.train_query=stride4"
+            )
+        feature = self.decoded.feature
+        if feature is None:
+            assert self.decoded.bands is not None
+            feature = self.decoded.bands.whole()
+        self[name] = feature
+        return feature
+
+
 class Composed(Model):
     """Backbone, decoder, classifier, and heads beside them.
 
@@ -90,6 +119,11 @@ class Composed(Model):
     ) -> None:
         parts = {"backbone": backbone, "decoder": decoder, "classifier": classifier}
         super().__init__(normalise, parts, heads or {}, [*self.predicted(classifier), FEATURE, *decoder.branches])
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the prediction has the ``size`` that it is asked for, in evaluation."""
+        return self.of_pixels and self.decoder.any_size
 
     @staticmethod
     @abstractmethod
@@ -121,7 +155,7 @@ class Composed(Model):
         needed = wanted.union(*(self.reads[name] for name in asked))
         decoded = self.decoder(maps, needed, size if self.of_pixels else None)
         feature = decoded.feature
-        if decoded.bands is not None and (FEATURE in needed or not self.classifier.takes_bands()):
+        if decoded.bands is not None and (FEATURE in wanted or not self.classifier.takes_bands()):
             feature = decoded.bands.whole()
         if decoded.pixels is not None and target is not None:
             target = at_pixels(target, decoded.pixels)
@@ -129,17 +163,11 @@ class Composed(Model):
         if decoded.pixels is not None:
             output = replace(output, pixels=decoded.pixels)
         extra = {name: value for name, value in decoded.extra.items() if name in wanted}
-        features = {f"backbone.{i}": value for i, value in enumerate(maps)} | dict(decoded.extra)
-        if feature is not None and decoded.pixels is None:
-            features[FEATURE] = feature
         if FEATURE in wanted and feature is not None:
             extra[FEATURE] = feature
+        features = Features(decoded)
+        features.update({f"backbone.{i}": value for i, value in enumerate(maps)} | dict(decoded.extra))
         for name in asked:
-            if decoded.pixels is not None and FEATURE in self.reads[name]:
-                raise ConfigError(
-                    f"heads.{name} reads the decoded feature, which is of single pixels in training — set "
-                    "decoder.train_query=stride4"
-                )
             made = self.heads[name](features, output)
             extra |= {name: made} if isinstance(made, Tensor) else {f"{name}.{key}": x for key, x in made.items()}
         return replace(output, extra=extra) if extra else output
