@@ -229,8 +229,15 @@ class PointMLP(nn.Module):
     def after_first(self, x: Tensor) -> Tensor:
         """The rest of the layers."""
         for i in range(1, self.number):
-            x = self.get_submodule(str(i))(x)
+            layer = self.get_submodule(str(i))
+            x = of_points(layer, x) if isinstance(layer, nn.GroupNorm) else layer(x)
         return x
+
+
+def of_points(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer of every point of [B, C, h, w] by itself: what a point says must not depend on who else is asked."""
+    points = x.movedim(1, -1)
+    return layer(points.flatten(0, 2)).view_as(points).movedim(-1, 1)
 
 
 class Implicit(nn.Module):
@@ -248,7 +255,7 @@ class Implicit(nn.Module):
             published, or of the level (``feature``).
         shift_stride: see there.
         unfold: the levels' 3x3 neighbourhoods in place of their cells.
-        norm: makes the normalisation layers.
+        norm: makes the normalisation layers; group normalisation is of each point by itself.
     """
 
     def __init__(
