@@ -118,7 +118,7 @@ FEATURE = "feature"
 
 
 def at_pixels(x: Tensor, pixels: Tensor) -> Tensor:
-    """The values [B, h, w] or [B, K, h, w] of maps [B, H, W] or [B, K, H, W] at pixels [B, h, w] (``Output.pixels``)."""
+    """The values [B, h, w] or [B, K, h, w] of maps [B, H, W] or [B, K, H, W] at ``Output.pixels`` [B, h, w]."""
     index = pixels.flatten(1)
     if x.ndim == 3:
         return x.flatten(1).gather(1, index).view_as(pixels)

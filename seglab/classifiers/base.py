@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,4 +42,5 @@ class Classifier(nn.Module):
         """
         parts = [self(each) for each in bands]
         names = [f.name for f in fields(parts[0]) if isinstance(getattr(parts[0], f.name), Tensor)]
-        return self.Output(**{name: torch.cat([getattr(part, name) for part in parts], 2) for name in names})
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts], 2) for name in names}
+        return self.Output(**joined)

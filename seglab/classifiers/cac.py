@@ -147,7 +147,7 @@ class CAC(Linear):
     def in_bands(self, bands: Bands, target: Tensor | None = None) -> CACOutput:
         """In two passes over the bands: the context is the whole image's before any pixel is compared with a prototype.
 
-        With a target the second one collects the oracle's class means as well, and a third compares with its prototypes.
+        With a target the second one collects the oracle's class means as well, and a third compares with these.
         """
         coarse: list[Tensor] = []
         sums = masses = torch.zeros(())

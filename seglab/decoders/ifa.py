@@ -72,8 +72,8 @@ class Axis(NamedTuple):
 def axis(points: int, cells: int, shift: float = 0.0) -> Axis:
     """The nearest of ``cells`` cells for each of ``points`` evenly spaced points.
 
-    Half-way points take the even cell. ``shift`` (in units of the axis, [-1, 1]) moves where the cell is looked for, and
-    the offset stays that from the unmoved point.
+    Half-way points take the even cell. ``shift`` (in units of the axis, [-1, 1]) moves where the cell is looked for;
+    the offset stays that of the unmoved point.
     """
     # In float64 and on the CPU: the same cells on every device.
     place = (2 * torch.arange(points, dtype=torch.float64) + 1) / points  # above -1
@@ -156,11 +156,11 @@ class Fourier(nn.Module):
     def __init__(self, pos_dim: int, trained: bool) -> None:
         super().__init__()
         self.channels = pos_dim + 2
+        self.emb: Tensor
         if trained:
-            self.emb = nn.Parameter(frequencies(pos_dim))
+            self.register_parameter("emb", nn.Parameter(frequencies(pos_dim)))
         else:
             self.register_buffer("emb", frequencies(pos_dim), persistent=False)
-        self.emb: Tensor
 
     def forward(self, delta: Tensor, place: Tensor) -> Tensor:
         matrix = widen(self.emb)
@@ -460,8 +460,8 @@ class IFA(Decoder):
         unfold: read the 3x3 neighbourhood of each cell.
         aspp: atrous spatial pyramid pooling on the coarsest map.
         dilations: of its 3x3 convolutions.
-        query: where the prediction is asked in evaluation: at the ``size`` that it would be resized to, or on the finest
-            map's grid (``native``, as released).
+        query: where the prediction is asked in evaluation: at the ``size`` that it would be resized to, or on the
+            finest map's grid (``native``, as released).
         train_query: in training: ``points``, a random pixel of the result in each cell of the finest map, or
             ``stride4``, the centres of these cells (as released), which show no offset on the finest level.
         chunk: points of a batch that are computed at a time; more are made in bands of rows.

@@ -98,8 +98,9 @@ class Predictor(ABC):
     """The kinds of files that can be written of a prediction; all are, unless ``write=`` names some."""
 
     def __init__(self, opened: Opened) -> None:
-        self.model, self.parts, self.spec, self.description, self.protocol, self.device, *rest = opened
-        self.refinement, self.size = rest
+        self.model, self.parts, self.spec = opened.model, opened.parts, opened.spec
+        self.description, self.protocol, self.device = opened.description, opened.protocol, opened.device
+        self.refinement, self.size = opened.refinement, opened.size
         self.config = self.description.config
         if self.size is not None and not self.sized:
             raise ConfigError(

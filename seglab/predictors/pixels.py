@@ -58,8 +58,9 @@ class PixelPredictor(Predictor):
         scores = self.spec.num_classes * max(self.protocol.scored_pixels(size), own)
         if scores > MAX_SCORES:
             raise DataError(
-                f"{size[0]}x{size[1]} pixels, predicted at {result[0]}x{result[1]}, whose scores for {self.spec.num_classes} classes take "
-                f"{scores / 2**28:.0f} GiB — expected at most {MAX_SCORES / 2**28:.0f}; {self.lighter()}, or try it "
+                f"{size[0]}x{size[1]} pixels, predicted at {result[0]}x{result[1]}: the scores for "
+                f"{self.spec.num_classes} classes take {scores / 2**28:.0f} GiB — expected at most "
+                f"{MAX_SCORES / 2**28:.0f}; {self.lighter()}, or try it "
                 f"with max_pixels={size[0] * size[1]}"
             )
 

@@ -137,8 +137,7 @@ def test_the_nearer_neighbour_weighs_more() -> None:
     value = torch.arange(4.0).view(1, 1, 1, 4)
     points = whole_grid((1, 40), CPU)
     mixed = sum(
-        module.pick(value, rows.cell, columns.cell) * share
-        for rows, columns, share in query.neighbours(points, (1, 4))
+        module.pick(value, rows.cell, columns.cell) * share for rows, columns, share in query.neighbours(points, (1, 4))
     )[0, 0, 0]
     assert (mixed.diff() >= -1e-4).all(), "from one cell to the next without a way back"
     assert ((mixed > 0.2) & (mixed < 0.8)).any(), "and not in one step"
@@ -271,7 +270,11 @@ def test_beyond_max_query_who_needs_the_whole_map_has_the_native_grid_and_the_lo
         assert not caplog.records
         for _ in range(2):
             assert torch.equal(model(image, size=(50, 66)).logits, model(image).logits)
-    assert [record.message for record in caplog.records if "3300 points" in record.message and "max_query=3000" in record.message]
+    assert [
+        record.message
+        for record in caplog.records
+        if "3300 points" in record.message and "max_query=3000" in record.message
+    ]
     assert len(caplog.records) == 1
     assert model_of(compose, "cac", chunk=500, max_query=0)(image, size=(50, 66)).logits.shape[-2:] == (50, 66)
 
@@ -480,7 +483,13 @@ def test_every_form_publishes_its_width_and_takes_odd_sizes_and_half_precision(o
 
 @pytest.mark.parametrize(
     ("options", "parameters"),
-    [({}, 1.77e6), ({"depth": 1}, 1.70e6), ({"depth": 0}, 1.15e6), ({"unfold": True}, 5.96e6), ({"aspp": True}, 19.4e6)],
+    [
+        ({}, 1.77e6),
+        ({"depth": 1}, 1.70e6),
+        ({"depth": 0}, 1.15e6),
+        ({"unfold": True}, 5.96e6),
+        ({"aspp": True}, 19.4e6),
+    ],
 )
 def test_the_decoder_has_the_parameters_of_the_published_one(options: dict, parameters: float) -> None:
     with torch.device("meta"):
@@ -497,7 +506,7 @@ def test_the_decoder_has_the_parameters_of_the_published_one(options: dict, para
 
 def test_a_backbone_of_two_maps_will_do() -> None:
     decoder = IFA((8, 12), (8, 16), 5, width=16).eval()
-    assert decoder([x for x in maps_of()[:2]], size=(9, 40)).feature.shape == (2, 16, 9, 40)
+    assert decoder(maps_of()[:2], size=(9, 40)).feature.shape == (2, 16, 9, 40)
 
 
 def test_options_are_those_of_the_configuration(compose) -> None:

@@ -61,7 +61,7 @@ def test_cells_offsets_and_encodings_are_those_of_the_published_code(golden):
     checked = set()
     for i, case in enumerate(said["cases"]):
         only(case, *KNOWN_CASE)
-        given = {key: value for key, value in below(golden.tensors, f"case{i}.").items()}
+        given = below(golden.tensors, f"case{i}.")
         checked |= {f"case{i}.{key}" for key in given}
         feature = given["feat"].requires_grad_()
         assert feature.shape == (case["batch"], case["channels"], *case["feat_hw"])
