@@ -74,7 +74,7 @@ def slow_twin(decoder: IFA, maps: list[torch.Tensor], size: tuple[int, int]) -> 
 @torch.no_grad()
 def test_levels_by_themselves_give_what_the_joined_matrix_gives(encoding: str, unfold: bool) -> None:
     decoder = shaken(SMALL(encoding=encoding, unfold=unfold))
-    for size in [(17, 25), (11, 6)]:
+    for size in [(9, 13), (11, 6)]:
         expected = slow_twin(decoder, maps_of(), size)
         for _ in range(2):  # computed, and kept
             torch.testing.assert_close(decoder(maps_of(), size=size).feature, expected, rtol=1e-4, atol=1e-5)
