@@ -33,7 +33,7 @@ from seglab.report import formats
 from seglab.report import table as tables
 from seglab.report.collect import Run, Sweep, collect, is_run, read_run, unfinished_because
 from seglab.report.plots import style
-from seglab.report.statistics import differences, holm, paired_p
+from seglab.report.statistics import differences
 from seglab.report.table import Row, Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,22 +182,9 @@ class Study:
         text = formats.markdown(self.table(metric))
         return text if caption else text.partition("\n\n")[2]
 
-    def mean(self, name: str, metric: str = "test/mIoU") -> str:
-        """``49.61``: a row's mean."""
-        return style.number(self.row(name, metric).mean, self.sweep.score(metric))
-
     def spread(self, name: str, metric: str = "test/mIoU") -> str:
         """``49.61 ± 0.52``."""
         return formats.mean_sd(self.row(name, metric), self.sweep.score(metric))
-
-    def difference(self, name: str, metric: str = "test/mIoU") -> str:
-        """``+1.23``: to the baseline."""
-        return formats.difference(self.row(name, metric), self.sweep.score(metric))
-
-    def p(self, name: str, metric: str = "test/mIoU") -> str:
-        """A row's p, corrected where several rows are compared."""
-        row = self.row(name, metric)
-        return formats.p_value(row.p if row.p_holm is None else row.p_holm)
 
     def measures(self, metrics: Mapping[str, str]) -> str:
         """Several metrics side by side, each as mean ± sd; columns by heading."""
@@ -221,24 +208,25 @@ class Study:
             lines.append([name, *cells])
         return grid(["class", *self.rows, *(f"{row} − {self.baseline}" for row in others if self.baseline)], lines)
 
-    def overrides(self, name: str) -> str:
-        """What the command of a row chose."""
+    def overrides(self, name: str) -> list[str]:
+        """What the command of a row chose, but for the seed."""
         for path in (each for study in self.name.split("+") for each in sorted((FOLDER / study).glob("*.json"))):
             content = json.loads(path.read_text())
             if content["row"] == self.kept_as[name]:
-                return " ".join(each for each in content["files"]["overrides.txt"] if not each.startswith("seed="))
-        return ""
+                return [each for each in content["files"]["overrides.txt"] if not each.startswith("seed=")]
+        return []
 
     def commands(self) -> str:
         """The table of the rows' overrides that not all of them share, and the shared ones before it."""
-        chosen = {name: self.overrides(name).split() for name in self.rows}
+        chosen = {name: self.overrides(name) for name in self.rows}
         shared = [each for each in chosen[self.rows[0]] if all(each in other for other in chosen.values())]
         lines = [[name, f"`{' '.join(e for e in own if e not in shared)}`"] for name, own in chosen.items()]
         return f"All: `{' '.join(shared)}`.\n\n" + grid(["row", "overrides"], lines, "---")
 
-    def seconds(self, name: str) -> str:
-        """Median wall time of a row's runs."""
-        return f"{statistics.median(run.seconds or 0 for run in self.runs(name)):.0f}"
+    def minutes(self) -> str:
+        """``6.4 to 7.8``: the wall time of the quickest and of the slowest run."""
+        taken = [run.seconds / 60 for run in self.sweep.runs if run.seconds]
+        return f"{min(taken):.1f} to {max(taken):.1f}"
 
 
 def class_values(run: Run, metric: str) -> list[float]:
@@ -250,21 +238,6 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], aligned: str = "---
     """A Markdown table; all but the first column are aligned to the right, or as ``aligned`` says."""
     lines = [head, ["---", *[aligned] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def compared(pairs: Sequence[tuple[str, Study, str]], metric: str = "test/mIoU") -> str:
-    """Differences of rows to the baselines of their studies, with Holm's correction over all of them."""
-    found = []
-    for label, study, name in pairs:
-        between = gaps(study, name, metric)
-        found.append((label, between, paired_p(between)))
-    corrected = holm([p for _, _, p in found])
-    lines = []
-    for (label, between, p), adjusted in zip(found, corrected, strict=True):
-        spread = f" ± {100 * statistics.stdev(between):.2f}" if len(between) > 1 else ""
-        mean = f"{100 * statistics.fmean(between):+.2f}".replace("-", "−")
-        lines.append([label, mean + spread, str(len(between)), formats.p_value(p), formats.p_value(adjusted)])
-    return grid(["", "difference", "n", "p", "p (Holm)"], lines)
 
 
 Point = tuple[float, Study, str]
@@ -319,6 +292,36 @@ def draw_gains(file: str, series: Mapping[str, Sequence[Point]], label: str, tic
     return f"![{label}: gain over linear]({FOLDER.name}/{file})"
 
 
+def along(study: str, values: Sequence[Any], others: Mapping[str, str], base: str = "linear") -> dict[str, list[Point]]:
+    """Series for :func:`draw_gains` of a study whose rows are called ROW_VALUE, without spaces.
+
+    Args:
+        values: numbers, or texts that are drawn side by side.
+        others: names to show by the rows that are compared with ``base`` at the same value.
+    """
+    found: dict[str, list[Point]] = {}
+    for row, shown in others.items():
+        for k, value in enumerate(values):
+            ours, theirs = (f"{name}_{value}".replace(" ", "_") for name in (row, base))
+            place = float(k if isinstance(value, str) else value)
+            found.setdefault(shown, []).append((place, Study(study, [theirs, ours], baseline=theirs), ours))
+    return found
+
+
+def grid_along(heading: str, values: Sequence[Any], series: Mapping[str, Sequence[Point]]) -> str:
+    """The same as a table: means of the baseline, and of each row with its gain ± sd over the common seeds."""
+    lines = []
+    for k, value in enumerate(values):
+        points = [(name, *series[name][k][1:]) for name in series]
+        cells = [str(value), points[0][1].spread(str(points[0][1].baseline))]
+        for _, study, row in points:
+            gap = [100 * each for each in gaps(study, row)]
+            sd = f" ± {statistics.stdev(gap):.2f}" if len(gap) > 1 else ""
+            cells += [study.spread(row), f"{statistics.fmean(gap):+.2f}".replace("-", "−") + sd]
+        lines.append(cells)
+    return grid([heading, "linear", *(text for name in series for text in (name, "gain"))], lines)
+
+
 FIGURES: dict[str, Figure] = {}
 """What the page shows, by file name."""
 
@@ -335,7 +338,8 @@ def page() -> str:
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
     return head + found.from_string(TEMPLATE.read_text()).render(
-        Study=Study, compared=compared, grid=grid, has=has, draw_gains=draw_gains
+        Study=Study, has=has, draw_gains=draw_gains, along=along,
+        grid_along=grid_along,
     )  # fmt: skip
 
 

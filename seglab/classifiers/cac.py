@@ -62,6 +62,16 @@ def soft_classes(coarse: Tensor, confidence: float) -> Tensor:
     return probability
 
 
+def oracle_classes(source: str, logits: Tensor, target: Tensor) -> Tensor:
+    """The class of each cell of a feature map, [B, h, w], that an oracle takes its means over.
+
+    Args:
+        source: ``labels``, or ``prediction`` for that of the logits [B, K, h, w].
+        target: [B, H, W]
+    """
+    return logits.argmax(1) if source == "prediction" else downsample_labels(target, logits.shape[-2:])
+
+
 class CAC(Linear):
     """Prototypes adapted to the image by the context of each class. Defaults are the published code's.
 
@@ -129,8 +139,7 @@ class CAC(Linear):
             if target is None:
                 return CACOutput(logits=logits, coarse=coarse, context=context, prototypes=prototypes)
 
-            labels = logits.argmax(1) if self.oracle_from == "prediction" else downsample_labels(target, x.shape[-2:])
-            members = one_hot(labels, self.num_classes, x.dtype)
+            members = one_hot(oracle_classes(self.oracle_from, logits, target), self.num_classes, x.dtype)
             seen = x.detach() if self.detach_means else x
             means = class_means(members, seen, self.weight.detach(), self.oracle_context == "image", self.eps)
             oracle_prototypes = (self.oracle_projector or self.projector)(means, self.weight)

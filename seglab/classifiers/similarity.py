@@ -5,6 +5,8 @@ cosine: r = tau <x, p> / ((|x| + eps) (|p| + eps));   dot: r = <x, p>
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,12 @@ class Similarity(nn.Module):
     def tau(self) -> float | Tensor:
         """The scale of the cosine; a tensor of no dimension where it is learnt."""
         return self.fixed_tau if self.log_tau is None else self.log_tau.exp()
+
+    @tau.setter
+    def tau(self, value: float) -> None:
+        self.fixed_tau = within("classifier.tau", value, 0, open_low=True)
+        if self.log_tau is not None:
+            nn.init.constant_(self.log_tau, math.log(value))
 
     def lengths(self, feature: Tensor) -> Tensor | None:
         """[B, 1, h, w] what divides the logits of the pixels of a feature map; None of the plain product.

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from seglab.checks import one_of, within
-from seglab.classifiers.cac import soft_classes
+from seglab.classifiers.cac import oracle_classes, soft_classes
 from seglab.classifiers.linear import Linear
 from seglab.classifiers.position import position_encoding
 from seglab.classifiers.projector import Projector
@@ -47,7 +47,6 @@ from seglab.classifiers.similarity import Similarity
 from seglab.errors import ConfigError
 from seglab.ops.class_means import class_means, one_hot, weighted_means, weighted_sums
 from seglab.ops.precision import full_precision, widen
-from seglab.ops.resize import downsample_labels
 from seglab.types import FROM_LABELS, Output
 
 
@@ -202,9 +201,7 @@ class SSA(Linear):
         self, output: SSAOutput, x: Tensor, located: Tensor, lengths: Tensor | None, target: Tensor
     ) -> SSAOutput:
         """Add the ground-truth branch."""
-        own = self.oracle_from == "prediction"
-        labels = output.logits.argmax(1) if own else downsample_labels(target, x.shape[-2:])
-        members = one_hot(labels, self.num_classes, x.dtype)
+        members = one_hot(oracle_classes(self.oracle_from, output.logits, target), self.num_classes, x.dtype)
 
         def means(feature: Tensor, absent: Tensor, per_image: bool) -> Tensor:
             seen = feature.detach() if self.detach_means else feature

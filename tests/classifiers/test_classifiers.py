@@ -228,6 +228,8 @@ def test_a_learnt_tau_starts_where_it_is_told_and_stays_above_0(scene):
     optimiser.step()
     assert 0 < learnt.similarity.tau < 7
     assert "tau=7" not in str(learnt)
+    learnt.similarity.tau = 7.0
+    torch.testing.assert_close(fixed(feature).logits, learnt(feature).logits)
 
 
 def test_a_located_classifier_without_position_is_two_linear_ones(scene):

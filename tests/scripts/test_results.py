@@ -46,8 +46,7 @@ def test_a_table_of_the_records_is_that_of_the_runs(kept):
     assert [row.values for row in study.table().rows] == [row.values for row in theirs]
     assert [row.p_holm for row in study.table().rows] == pytest.approx([row.p_holm for row in theirs])
     assert "| baseline |" in study.markdown()
-    assert study.mean("SPPA") == f"{100 * theirs[2].mean:.2f}"
-    assert study.difference("SPPA").lstrip("+−") == f"{abs(100 * theirs[2].difference):.2f}"
+    assert study.spread("SPPA") == f"{100 * theirs[2].mean:.2f} ± {100 * theirs[2].sd:.2f}"
 
 
 def test_rows_are_taken_in_order_and_can_be_named(kept):
@@ -101,18 +100,6 @@ def test_a_record_does_not_say_where_it_was_made(tmp_path, compose, monkeypatch)
     assert "seed=7" in record["files"]["overrides.txt"]
 
 
-def test_comparisons_of_several_studies_are_corrected_together(kept):
-    study = results.Study("structure", ["baseline", "SEPA", "all"], baseline="baseline")
-    text = results.compared([("first", study, "SEPA"), ("second", study, "all")])
-    alone = [study.row(name).p for name in ("SEPA", "all")]
-    cells = [line.split(" | ") for line in text.splitlines()[2:]]
-    assert [cell[2] for cell in cells] == ["3", "2"]
-    assert [cell[3] for cell in cells] == [f"{p:.3f}" for p in alone]
-    assert float(cells[0][4].strip(" |")) == pytest.approx(
-        min(2 * min(alone), max(alone)) if alone[0] < alone[1] else max(alone), abs=2e-3
-    )
-
-
 @pytest.mark.parametrize("same", [True, False])
 def test_check_fails_where_the_page_differs(same, monkeypatch, tmp_path):
     page = tmp_path / "results.md"
@@ -141,6 +128,29 @@ def test_a_figure_shows_the_gains_over_the_baseline(kept):
     shown = bars.lines[0].get_ydata()
     expected = [100 * study.row(name).difference for name in ("SEPA", "SPPA", "all")]
     assert list(shown) == pytest.approx(expected)
+
+
+def test_rows_along_an_axis_are_compared_with_the_baseline_at_the_same_place(tmp_path, monkeypatch):
+    effect = {"linear": 0.0, "cac": 0.01, "ssa": 0.02}
+    jobs = [{"row": f"{c}_{f}", "seed": s} for c in effect for f in (0.5, 1.0) for s in (0, 1)]
+    jobs.append({"row": "linear_0.5", "seed": 7})  # nothing is compared with it
+    sweep = synthetic.write(tmp_path / "s", jobs, lambda job: effect[job["row"].partition("_")[0]] + float(job["row"].partition("_")[2]) / 10, {"title": "t"})  # fmt: skip
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "records")
+    results.keep(sweep, "parts")
+    series = results.along("parts", [0.5, 1.0], {"cac": "CAC", "ssa": "SSA"})
+    assert [(x, row) for x, _, row in series["SSA"]] == [(0.5, "ssa_0.5"), (1.0, "ssa_1.0")]
+    table = [line.strip("| ").split(" | ") for line in results.grid_along("part", [0.5, 1.0], series).splitlines()]
+    assert table[0] == ["part", "linear", "CAC", "gain", "SSA", "gain"]
+
+    def mean(row: str) -> float:
+        return statistics.fmean(
+            json.loads((sweep / f"row={row},seed={seed}/metrics.json").read_text())["test/mIoU"] for seed in (0, 1)
+        )
+
+    for cells, part in zip(table[2:], (0.5, 1.0), strict=True):
+        gain = 100 * (mean(f"ssa_{part}") - mean(f"linear_{part}"))
+        assert cells[0] == str(part)
+        assert float(cells[5].partition(" ± ")[0].replace("−", "-")) == pytest.approx(gain, abs=0.006)
 
 
 def test_what_has_no_record_yet_is_left_out_of_the_page(kept):
