@@ -20,7 +20,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from seglab.decoders.ifa import WIDTHS, Implicit, Points, whole_grid
+from seglab.decoders.ifa import WIDTHS
+from seglab.decoders.implicit import Implicit, Points, whole_grid
 
 
 def joined(query: Implicit, levels: list[Tensor], points: Points) -> Tensor:

@@ -17,7 +17,7 @@ from seglab.classifiers import CAC, MLP, SSA, Cosine, Linear, Located
 from seglab.decoders import IFA
 from seglab.decoders import ifa as module
 from seglab.decoders.blocks import group_norm
-from seglab.decoders.ifa import Implicit, axis, one_in_each_cell, whole_grid
+from seglab.decoders.implicit import Implicit, axis, one_in_each_cell, pick, whole_grid
 from seglab.errors import ConfigError
 from seglab.losses.base import Criterion, Term, seen_by
 from seglab.ops.resize import resize_logits
@@ -137,7 +137,7 @@ def test_the_nearer_neighbour_weighs_more() -> None:
     value = torch.arange(4.0).view(1, 1, 1, 4)
     points = whole_grid((1, 40), CPU)
     mixed = sum(
-        module.pick(value, rows.cell, columns.cell) * share for rows, columns, share in query.neighbours(points, (1, 4))
+        pick(value, rows.cell, columns.cell) * share for rows, columns, share in query.neighbours(points, (1, 4))
     )[0, 0, 0]
     assert (mixed.diff() >= -1e-4).all(), "from one cell to the next without a way back"
     assert ((mixed > 0.2) & (mixed < 0.8)).any(), "and not in one step"

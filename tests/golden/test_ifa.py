@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seglab.decoders import IFA
-from seglab.decoders.ifa import Fourier, Implicit, axis, frequencies, pick, whole_grid
+from seglab.decoders.implicit import Fourier, Implicit, axis, frequencies, pick, whole_grid
 from seglab.losses import CrossEntropy
 from seglab.losses.base import Criterion
 from seglab.types import IGNORE, Batch, Output
