@@ -66,6 +66,11 @@ def contours(ids: np.ndarray) -> np.ndarray:
     return edge
 
 
+def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """An image [h, w, 3] at another [height, width]."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
 def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """The image, greyed and light where the prediction is right; red where it is wrong; black where nobody knows."""
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None].repeat(3, -1)

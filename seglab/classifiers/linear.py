@@ -23,6 +23,8 @@ class Linear(Classifier):
         ConfigError: dropout outside 0..1.
     """
 
+    bands = True
+
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.1, bias: bool = True) -> None:
         super().__init__(in_channels, num_classes)
         self.dropout: nn.Module = nn.Dropout2d(within("classifier.dropout", dropout, 0, 1))

@@ -4,8 +4,9 @@ from seglab.decoders.base import Decoded, Decoder
 from seglab.decoders.encnet import EncNet
 from seglab.decoders.fcn import FCN
 from seglab.decoders.fpn import FPN
+from seglab.decoders.ifa import IFA
 from seglab.decoders.last import LastMap
 from seglab.decoders.mlp import MLP
 from seglab.decoders.upernet import UPerNet
 
-__all__ = ["FCN", "FPN", "MLP", "Decoded", "Decoder", "EncNet", "LastMap", "UPerNet"]
+__all__ = ["FCN", "FPN", "IFA", "MLP", "Decoded", "Decoder", "EncNet", "LastMap", "UPerNet"]
