@@ -52,13 +52,6 @@ class Context(nn.Module):
         return encoded.mean(1) if self.combine == "mean" else encoded.sum(1)
 
 
-class GlobalMean(nn.Module):
-    """``forward([B, C, h, w]) -> [B, C]``: the mean over all pixels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
-
-
 class EncNet(Decoder):
     """Decoded feature at the stride of the backbone's last map; the branch ``presence`` beside it.
 
@@ -90,6 +83,11 @@ class EncNet(Decoder):
     ) -> None:
         super().__init__(channels, strides, num_classes)
         one_of("decoder.context", context, ("encoding", "mean"))
+        if codewords < 1:
+            raise ConfigError(
+                f"decoder.codewords={codewords} — expected 1 or more; for global average pooling in place of the "
+                "codebook set decoder.context=mean"
+            )
         beside = self.channels[-3:-1] if laterals else ()
         if laterals and not beside:
             raise ConfigError("decoder.laterals=true with a backbone of one map — set decoder.laterals=false")
@@ -98,7 +96,8 @@ class EncNet(Decoder):
         self.fuse = ConvNormAct((1 + len(beside)) * width, width, 3, norm) if beside else None
         self.project = ConvNormAct(width, width, 1, norm)
         encoded = Context(width, codewords, combine, codeword_norm)  # made even if unused: its options are checked
-        self.context: nn.Module = encoded if context == "encoding" else GlobalMean()
+        pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.context: nn.Module = encoded if context == "encoding" else pooled
         self.attention = nn.Linear(width, width)
         self.presence = nn.Linear(width, num_classes)
         self.out_channels = width

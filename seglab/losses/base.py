@@ -83,7 +83,10 @@ class Term(nn.Module):
             ConfigError: it has none.
         """
         if batch.label is None:
-            raise ConfigError(f"{type(self).__name__} got a batch without labels — expected a split that has them")
+            raise ConfigError(
+                f"{type(self).__name__} got a batch without labels — expected a split that has them, or the loss term "
+                "switched off (loss.<name>.weight=0)"
+            )
         return batch.label
 
     def forward(self, output: Output, batch: Batch) -> Tensor:

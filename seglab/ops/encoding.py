@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from seglab.errors import ConfigError
+from seglab.ops.class_means import weighted_sums
 from seglab.ops.precision import full_precision, widen
 
 
@@ -43,7 +44,7 @@ def encode(x: Tensor, codewords: Tensor, smoothing: Tensor) -> Tensor:
         kept = codewords.dtype
         pixels, codewords, smoothing = widen(x.flatten(2)), widen(codewords), widen(smoothing)
         weights = assign(pixels, codewords, smoothing)
-        encoded = weights @ pixels.transpose(1, 2) - weights.sum(2)[..., None] * codewords
+        encoded = weighted_sums(weights, pixels) - weights.sum(2)[..., None] * codewords
         return encoded.to(kept)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import hydra
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from seglab import build, cli
@@ -15,7 +16,6 @@ from seglab.backbones import EncNetCifar
 from seglab.backbones.encnet_cifar import ChannelEncoding
 from seglab.errors import ConfigError
 from seglab.ops.encoding import encode
-from tests.conftest import network
 
 
 def depth(backbone: nn.Module) -> int:
@@ -23,28 +23,32 @@ def depth(backbone: nn.Module) -> int:
     return 1 + sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in backbone.modules())
 
 
-def composed(option: str, *overrides: str) -> dict:
-    return cli.compose("train", ["task=classification", f"backbone={option}", *overrides, "run_dir=."])
+def made(option: str) -> EncNetCifar:
+    """An option of ``backbone=``, without memory for its tensors."""
+    with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        node = OmegaConf.to_container(hydra.compose(f"backbone/{option}"))["backbone"]
+    with torch.device("meta"):
+        return build.instantiate(node, "backbone")
 
 
 @pytest.mark.parametrize(
-    ("option", "layers"),
-    [("encnet_cifar", 14), ("encnetdrop_cifar", 14), ("plain14_cifar", 14), ("plain140_cifar", 140)],
+    ("option", "layers", "channels", "codewords"),
+    [
+        ("encnet_cifar", 14, (128, 256, 512), 32),
+        ("encnetdrop_cifar", 14, (128, 256, 512), 32),
+        ("plain14_cifar", 14, (128, 256, 512), None),
+        ("plain140_cifar", 140, (16, 32, 64), None),
+    ],
 )
-def test_every_option_has_the_published_depth(option, layers):
-    with FakeTensorMode():  # sizes only
-        backbone = network(composed(option), 10).backbone
+def test_every_option_has_the_published_layers_channels_and_codewords(option, layers, channels, codewords):
+    backbone = made(option)
     assert depth(backbone) == layers
-    encodings = sum(isinstance(m, ChannelEncoding) for m in backbone.modules())
-    assert encodings == (0 if option.startswith("plain") else 6)
-
-
-def test_encnet_32k128d_has_the_channels_and_codewords_of_its_name():
-    with FakeTensorMode():
-        backbone = network(composed("encnet_cifar"), 10).backbone
-    assert backbone.channels == (128, 256, 512)
-    codebooks = [m.encoding.codewords.shape for m in backbone.modules() if isinstance(m, ChannelEncoding)]
-    assert codebooks == [(32, 32)] * 2 + [(32, 64)] * 2 + [(32, 128)] * 2
+    assert backbone.channels == channels
+    found = [(c, m) for c, stage in zip(channels, backbone.stages, strict=True) for m in stage.modules()]
+    encodings = [(c, m.encoding) for c, m in found if isinstance(m, ChannelEncoding)]
+    assert len(encodings) == (0 if codewords is None else 6)
+    assert all(encoding.codewords.shape == (codewords, c // 4) for c, encoding in encodings)
+    assert {encoding.smoothing is None for _, encoding in encodings} <= {option == "encnetdrop_cifar"}
 
 
 @pytest.mark.parametrize("encoding", ["learned", "noise", "none"])
@@ -94,7 +98,7 @@ def test_what_cannot_be_is_refused(options, message):
 def test_the_experiment_is_the_published_recipe():
     cfg = cli.compose("train", ["experiment=encnet_cifar10", "run_dir=."])
     assert build.task_class(cfg).__name__ == "Classification"
-    assert cfg["backbone"] == composed("encnet_cifar")["backbone"]
+    assert (cfg["backbone"]["encoding"], cfg["backbone"]["codewords"], cfg["backbone"]["widen"]) == ("learned", 32, 8)
     assert cfg["trainer"]["max_steps"] == 600 * 50_000 // cfg["data"]["batch_size"]
     assert cfg["data"]["batch_size"] == 128
     optimizer, schedule = cfg["optim"]["optimizer"], cfg["optim"]["schedule"]
