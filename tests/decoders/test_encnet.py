@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from seglab import build
+from seglab import build, cli
 from seglab.decoders import EncNet
 from seglab.decoders.blocks import group_norm
 from seglab.errors import ConfigError
@@ -115,30 +115,48 @@ def test_laterals_of_a_single_map_are_refused():
         EncNet((8,), (16,), K, laterals=True)
 
 
-def chosen(compose, *overrides: str) -> dict:
-    return compose("train", ["decoder=encnet", "decoder.codewords=4", *overrides, *TINY, *SMALL_NET])
+SMALL = ["decoder=encnet", "decoder.codewords=4", *SMALL_NET]
 
 
-def test_at_weight_zero_nothing_of_the_presence_is_computed(compose):
-    for weight, computed in (("0.2", True), ("0", False)):
-        cfg = chosen(compose, f"loss.presence.weight={weight}")
-        data = build.build_data(cfg)
-        task = build.build_training(cfg, data.spec, probe=data.probe()).task
+@pytest.fixture(scope="module")
+def trained():
+    """A batch, and two tasks that are the same but for the weight of the SE-loss: 0.2 and 0."""
+    cfg = cli.compose("train", [*SMALL, *TINY, "run_dir=."])
+    without = {**cfg, "loss": {**cfg["loss"], "presence": {**cfg["loss"]["presence"], "weight": 0}}}
+    data = build.build_data(cfg)
+    batch = data.probe()
+    return batch, [build.build_training(each, data.spec, probe=batch).task for each in (cfg, without)]
+
+
+def test_at_weight_zero_nothing_of_the_presence_is_computed(trained):
+    batch, tasks = trained
+    for task, computed in zip(tasks, (True, False), strict=True):
         calls = []
-        task.model.decoder.presence.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        losses = task.losses(data.probe(), 0)
+        hook = task.model.decoder.presence.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        losses = task.losses(batch, 0)
         assert bool(calls) is computed
         assert ("presence" in losses.parts) is computed
         assert ("presence" in task.wanted) is computed
         assert all(p.requires_grad is computed for p in task.model.decoder.presence.parameters())
         calls.clear()
-        task.eval().model(data.probe().image)
+        task.eval().model(batch.image)
+        task.train()
         assert not calls, "no prediction needs it"
+        hook.remove()
+
+
+def test_a_batch_of_void_only_has_a_finite_loss_with_a_gradient(trained):
+    batch = Batch(image=torch.rand(2, 3, 48, 64), label=torch.full((2, 48, 64), 255), names=("a", "b"))
+    task = trained[1][0]
+    losses = task.losses(batch, 0)
+    losses.total.backward()
+    assert losses.total.isfinite()
+    assert task.model.decoder.presence.weight.grad.any()
 
 
 @pytest.mark.parametrize("classifier", options("classifier"))
 def test_every_classifier_reads_it_at_odd_sizes_in_bfloat16_and_after_a_copy(classifier, compose):
-    model = network(chosen(compose, f"classifier={classifier}"), K).eval()
+    model = network(compose("train", [*SMALL, f"classifier={classifier}"]), K).eval()
     image = torch.randint(256, (2, 3, 51, 67), dtype=torch.uint8)
     with torch.no_grad():
         first = model(image, wanted=WANTED)
@@ -151,14 +169,3 @@ def test_every_classifier_reads_it_at_odd_sizes_in_bfloat16_and_after_a_copy(cla
     assert first.read("presence").shape == (2, K)
     assert rough.logits.isfinite().all()
     assert rough.read("presence").isfinite().all()
-
-
-def test_a_batch_of_void_only_has_a_finite_loss_with_a_gradient(compose):
-    cfg = chosen(compose)
-    data = build.build_data(cfg)
-    task = build.build_training(cfg, data.spec).task
-    batch = Batch(image=torch.rand(2, 3, 48, 64), label=torch.full((2, 48, 64), 255), names=("a", "b"))
-    losses = task.losses(batch, 0)
-    losses.total.backward()
-    assert losses.total.isfinite()
-    assert task.model.decoder.presence.weight.grad.any()
