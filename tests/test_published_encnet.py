@@ -22,7 +22,7 @@ def test_the_page_and_the_files_have_the_same_rows_and_published_figures():
     listed = dict(re.findall(r"^\| `(\w*encnet\w*)` \| (.*\d.*) \| .* \|$", page, re.MULTILINE))
     assert listed.keys() == {path.stem for path in ROWS}
     for path in ROWS:
-        said = " ".join(line for line in path.read_text().splitlines() if line.startswith("# Published"))
+        said = " ".join(line for line in path.read_text().splitlines() if line.startswith("# Published:"))
         assert set(re.findall(r"\d+\.\d+", listed[path.stem])) == set(re.findall(r"\d+\.\d+", said)) != set()
 
 
@@ -37,8 +37,8 @@ def test_parameters_and_multiply_accumulates_are_those_of_the_built_network(row)
     cfg = cli.compose("train", [f"experiment={row}", "backbone.pretrained=false", "run_dir=."])
     size = [int(said[3]), int(said[4])]
     assert size == cfg["augment"]["crop"]
-    images = {"ADE20K": 20210, "PascalContext59": 4998, "PascalContext60": 4998, "CIFAR10": 50_000}
-    epochs = {"ADE20K": 120, "PascalContext59": 80, "PascalContext60": 80, "CIFAR10": 600}
+    images = {"ADE20K": 20210, "PascalContext59": 4998, "PascalContext60": 4998, "VOC2012": 10582, "CIFAR10": 50_000}
+    epochs = {"ADE20K": 120, "PascalContext59": 80, "PascalContext60": 80, "VOC2012": 80, "CIFAR10": 600}
     target = cfg["data"]["dataset"]["_target_"]
     name = target.rpartition(".")[2]
     per_epoch = images[name] // (cfg["data"]["batch_size"] * cfg["trainer"]["devices"])
