@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seglab import build, cli
 from seglab.backbones import EncNetCifar
-from seglab.backbones.encnet_cifar import ChannelEncoding
+from seglab.backbones.encnet_cifar import Block, ChannelEncoding
 from seglab.errors import ConfigError
 from seglab.ops.encoding import encode
 
@@ -68,6 +68,17 @@ def test_a_channel_is_multiplied_by_what_the_codebook_says():
     encoded = encode(layer.reduce(x), layer.encoding.codewords, layer.encoding.smoothing).reshape(2, -1)
     gate = torch.sigmoid(F.linear(encoded / encoded.norm(dim=1, keepdim=True), layer.gate.weight, layer.gate.bias))
     assert torch.allclose(layer(x), x * gate[:, :, None, None])
+
+
+def test_the_encoding_acts_on_the_residual_and_not_on_the_shortcut():
+    layer = ChannelEncoding(8, 3, noise=False)
+    block = Block(4, 8, 2, layer).eval()
+    x = torch.randn(2, 4, 5, 7)
+    nn.init.zeros_(layer.gate.weight)
+    nn.init.constant_(layer.gate.bias, -1e4)
+    assert torch.equal(block(x), block.shortcut(x).relu())
+    nn.init.constant_(layer.gate.bias, 1e4)
+    assert torch.allclose(block(x), (block.shortcut(x) + block.convs(x)).relu())
 
 
 def test_noise_acts_in_training_only():
