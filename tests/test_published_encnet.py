@@ -5,12 +5,15 @@ from __future__ import annotations
 import pkgutil
 import re
 
+import hydra
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from seglab import cli
+from seglab import build, cli
 from tests.conftest import each, network
 
 ROWS = sorted(path for path in (cli.conf_dir() / "experiment").glob("*.yaml") if "encnet" in path.stem)
@@ -50,3 +53,17 @@ def test_parameters_and_multiply_accumulates_are_those_of_the_built_network(row)
             model(torch.empty(1, 3, *size))
     parameters = sum(p.numel() for p in model.parameters())
     assert (said[1], said[2]) == (f"{parameters / 1e6:.2f}", f"{counter.get_total_flops() / 2e9:.2f}")
+
+
+@pytest.mark.parametrize("option", ["resnet50s_d8", "resnet101s_d8"])
+def test_their_backbones_have_the_published_stem_and_the_first_block_of_a_stage_half_its_dilation(option):
+    with hydra.initialize_config_dir(str(cli.conf_dir()), version_base="1.3"):
+        node = OmegaConf.to_container(hydra.compose(f"backbone/{option}"))["backbone"]
+    with torch.device("meta"):
+        backbone = build.instantiate({**node, "pretrained": False}, "backbone")
+    convs = {name: m for name, m in backbone.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)}
+    assert backbone.strides == (4, 8, 8, 8)
+    assert [m.out_channels for name, m in convs.items() if "layer" not in name] == [64, 64, 128]
+    for stage, (first, others) in {"layer3": (1, 2), "layer4": (2, 4)}.items():
+        found = [m.dilation[0] for name, m in convs.items() if stage in name]
+        assert found == [first, *[others] * (len(found) - 1)]
