@@ -14,7 +14,7 @@ from seglab.decoders import EncNet
 from seglab.decoders.blocks import group_norm, resize_to
 from seglab.errors import ConfigError
 from seglab.types import Batch
-from tests.conftest import SMALL_NET, TINY, network, options
+from tests.conftest import SMALL_NET, TINY, each, network, options
 
 CHANNELS = (8, 12, 16, 20)
 K = 5
@@ -129,7 +129,7 @@ def trained():
     without = {**cfg, "loss": {**cfg["loss"], "presence": {**cfg["loss"]["presence"], "weight": 0}}}
     data = build.build_data(cfg)
     batch = data.probe()
-    return batch, [build.build_training(each, data.spec, probe=batch).task for each in (cfg, without)]
+    return batch, [build.build_training(chosen, data.spec, probe=batch).task for chosen in (cfg, without)]
 
 
 def test_at_weight_zero_nothing_of_the_presence_is_computed(trained):
@@ -158,7 +158,7 @@ def test_a_batch_of_void_only_has_a_finite_loss_with_a_gradient(trained):
     assert task.model.decoder.presence.weight.grad.any()
 
 
-@pytest.mark.parametrize("classifier", options("classifier"))
+@pytest.mark.parametrize("classifier", each(options("classifier"), "cac", "cosine", "linear", "located", "mlp", "ssa"))
 def test_every_classifier_reads_it_at_odd_sizes_in_bfloat16_and_after_a_copy(classifier, compose):
     model = network(compose("train", [*SMALL, f"classifier={classifier}"]), K).eval()
     image = torch.randint(256, (2, 3, 51, 67), dtype=torch.uint8)
