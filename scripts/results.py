@@ -5,8 +5,9 @@
     python scripts/results.py check                  # exit code 1 where the page is not what write would make
     python scripts/results.py unpack STUDY FOLDER    # a folder for python -m seglab.report
 
-A record is a JSON file of what a run folder says (metrics, resolved configuration, provenance), without weights and
-images. FOLDER is a multirun's, or holds run folders named ROW-SEED.
+Costs are what python -m seglab.benchmark --json wrote to docs/results/costs. A record is a JSON file of what a run
+folder says (metrics, resolved configuration, provenance), without weights and images. FOLDER is a multirun's, or holds
+run folders named ROW-SEED.
 """
 
 from __future__ import annotations
@@ -322,6 +323,24 @@ def grid_along(heading: str, values: Sequence[Any], series: Mapping[str, Sequenc
     return grid([heading, "linear", *(text for name in series for text in (name, "gain"))], lines)
 
 
+def costs(name: str) -> str:
+    """The table of a file that ``python -m seglab.benchmark --json`` wrote to docs/results/costs, after its command."""
+    kept = json.loads((FOLDER / "costs" / f"{name}.json").read_text())
+    lines = []
+    for each in kept["variants"]:
+        numbers = [each["parameters"] / 1e6, *(each[key] for key in COSTS)]
+        lines.append([each["variant"], *(f"{number:.2f}" for number in numbers)])
+    table = grid(["", "parameters, M", *COSTS.values()], lines)
+    return f"```bash\n{kept['command']}\n```\n\n{kept['setting']}.\n\n{table}"
+
+
+COSTS = {
+    "gflops": "GFLOPs an image", "latency_ms": "latency, ms", "latency_ratio": "ratio",
+    "step_ms": "training step, ms", "step_ratio": "its ratio",
+}  # fmt: skip
+"""What :func:`costs` shows of a variant, under which heading."""
+
+
 FIGURES: dict[str, Figure] = {}
 """What the page shows, by file name."""
 
@@ -338,9 +357,8 @@ def page() -> str:
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
     return head + found.from_string(TEMPLATE.read_text()).render(
-        Study=Study, has=has, draw_gains=draw_gains, along=along,
-        grid_along=grid_along,
-    )  # fmt: skip
+        Study=Study, has=has, costs=costs, draw_gains=draw_gains, along=along, grid_along=grid_along
+    )
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -276,7 +277,8 @@ def main() -> None:
     for table in tables(found, title):
         console.print(table)
     if given.json:
-        given.json.write_text(json.dumps({"setting": title, "variants": found}, indent=2) + "\n")
+        command = shlex.join(["python", "-m", "seglab.benchmark", *sys.argv[1:]])
+        given.json.write_text(json.dumps({"command": command, "setting": title, "variants": found}, indent=2) + "\n")
     if given.image and not given.no_training:
         draw(found, title, given.image)
 

@@ -37,6 +37,20 @@ def within(key: str, value: float, low: float, high: float = math.inf, open_low:
     return value
 
 
+def height_width(key: str, value: Sequence[int], most: int) -> tuple[int, int]:
+    """The value, if it is [height, width] of at least one and at most ``most`` pixels.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    sides = [int(side) for side in value]
+    if len(sides) != 2 or min(sides) < 1 or sides[0] * sides[1] > most:
+        raise ConfigError(
+            f"{key}={json.dumps(sides)} — expected [height,width], both at least 1 and with at most {most} pixels"
+        )
+    return sides[0], sides[1]
+
+
 def kinds(target: Callable[..., Any], node: Mapping[str, Any], key: str) -> None:
     """Compare the plain values of a configuration node with the annotations of what it is handed to.
 

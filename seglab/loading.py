@@ -20,13 +20,17 @@ from seglab.metrics.base import Metric
 from seglab.models.base import Model
 from seglab.predictors.base import Opened, Predictor, choose_device, inverse_label_map
 from seglab.tasks.base import Task
-from seglab.types import IGNORE, Output
+from seglab.types import IGNORE, Output, Size
 from seglab.version import __version__
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained network. Called with an image [B, 3, H, W] (uint8 RGB), it gives the network's output."""
+    """A trained network. Called with an image [B, 3, H, W] (uint8 RGB), it gives the network's output.
+
+    ``size`` is the [height, width] that its logits are to have, of a network that can be asked at any
+    (``decoder=ifa``); others give those of their own resolution.
+    """
 
     task: Task
     description: checkpoint.Description
@@ -42,8 +46,8 @@ class Loaded:
         """Classes and palette."""
         return self.task.spec
 
-    def __call__(self, image: Tensor) -> Output:
-        output: Output = self.task.model(image)
+    def __call__(self, image: Tensor, size: Size | None = None) -> Output:
+        output: Output = self.task.model(image, size=size)
         return output
 
 
@@ -143,7 +147,11 @@ def predictor(options: Mapping[str, Any]) -> Predictor:
     stored = loaded.description.config["evaluation"] if options["protocol"] == "stored" else {}
     protocol = Protocol.of(stored, options["evaluation"])
     refinement = build.build_refinement(options["predictor"])
-    opened = Opened(loaded.model, loaded.task.PARTS, loaded.spec, loaded.description, protocol, device, refinement)
+    size = options.get("size")
+    opened = Opened(
+        loaded.model, loaded.task.PARTS, loaded.spec, loaded.description, protocol, device, refinement,
+        size and (size[0], size[1]),
+    )  # fmt: skip
     return loaded.task.predictor(opened)
 
 

@@ -28,7 +28,8 @@ EVALUATE: dict[str, Any] = {
 PREDICT: dict[str, Any] = {
     "ckpt": str, "source": str, "output": str, "write": list[str] | None,
     "labels_out": Literal["train", "raw"], "overwrite": bool, "device": str, "trust": bool, "allow_nonfinite": bool,
-    "max_pixels": int | None, "protocol": Literal["stored", "plain"], "evaluation": Node, "predictor": Node,
+    "max_pixels": int | None, "size": list[int] | None, "protocol": Literal["stored", "plain"], "evaluation": Node,
+    "predictor": Node,
 }  # fmt: skip
 CORRUPTION: dict[str, Any] = {
     "name": str | None, "severity": int | None, "seed": int, "transform": Node | None, "levels": list[Node] | None,

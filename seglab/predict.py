@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from seglab import cli
 from seglab import options as known
-from seglab.checks import within
+from seglab.checks import height_width, within
 from seglab.errors import ConfigError, DataError, UserError
 from seglab.predictors.folder import Entry, PredictionFolder
 
@@ -91,9 +91,13 @@ def predict_images(options: Mapping[str, Any]) -> None:
 
 def check(options: Mapping[str, Any]) -> None:
     """Refuse options that cannot be meant, before anything is read."""
+    from seglab.inference import LARGEST_VIEW
+
     known.check(options, known.PREDICT)
     if options["max_pixels"] is not None:
         within("max_pixels", options["max_pixels"], 1)
+    if options["size"] is not None:
+        height_width("size", options["size"], LARGEST_VIEW)
     if options["write"] is not None and not options["write"]:
         raise ConfigError("write=[] — expected null for all kinds of files, or the names of some")
 

@@ -5,6 +5,7 @@ Shapes, here and everywhere: B images, K classes, C channels, H x W pixels of im
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -58,6 +59,21 @@ class Batch:
         return self.map(Tensor.pin_memory)
 
 
+class Bands(ABC):
+    """A feature of so many points that it is made in bands of rows, each when it is asked for."""
+
+    size: Size
+    """[H, W] of the whole."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Tensor]:
+        """[B, C, r, W], from the top to the bottom; each iteration computes them anew."""
+
+    @abstractmethod
+    def whole(self) -> Tensor:
+        """[B, C, h, w] of all rows at once, at a smaller size where H x W would be too many."""
+
+
 FROM_LABELS = MappingProxyType({"from_labels": True})
 """``field(default=None, metadata=FROM_LABELS)``: a field of an :class:`Output` that needs the ground truth."""
 
@@ -73,6 +89,10 @@ class Output:
     """[B, K, h, w] the prediction, at feature resolution; [B, K] of a network that classifies whole images."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """What was wanted beside the classifier's own: ``feature`` [B, C, h, w], the decoder's branches, the heads'."""
+    pixels: Tensor | None = None
+    """[B, h, w] int64, where the prediction is of some pixels of each label map only: their indices, row by row. The
+    classifier's branches and ``feature`` are of these, those of decoder and heads of the whole image. Only in training;
+    None: all are of the whole image."""
 
     def read(self, branch: str) -> Tensor | None:
         """A branch by its name; None where it was not computed."""
@@ -81,7 +101,7 @@ class Output:
     @classmethod
     def branches(cls) -> frozenset[str]:
         """Names of the branches that the classifier fills."""
-        return frozenset(f.name for f in fields(cls) if f.name != "extra")
+        return frozenset(f.name for f in fields(cls) if f.name not in ("extra", "pixels"))
 
     @classmethod
     def label_branches(cls) -> frozenset[str]:
@@ -91,6 +111,19 @@ class Output:
     def missing(self) -> frozenset[str]:
         """Names of the fields that this output leaves empty."""
         return frozenset(name for name in self.branches() if getattr(self, name) is None)
+
+
+FEATURE = "feature"
+"""The branch that is the decoded feature, what enters the classifier."""
+
+
+def at_pixels(x: Tensor, pixels: Tensor) -> Tensor:
+    """The values [B, h, w] or [B, K, h, w] of maps [B, H, W] or [B, K, H, W] at ``Output.pixels`` [B, h, w]."""
+    index = pixels.flatten(1)
+    if x.ndim == 3:
+        return x.flatten(1).gather(1, index).view_as(pixels)
+    found = x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
+    return found.unflatten(2, pixels.shape[1:])
 
 
 def is_of(branch: str, head: str) -> bool:

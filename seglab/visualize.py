@@ -66,6 +66,11 @@ def contours(ids: np.ndarray) -> np.ndarray:
     return edge
 
 
+def stretch(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """An image [h, w, 3] at another [height, width]."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
 def error_map(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """The image, greyed and light where the prediction is right; red where it is wrong; black where nobody knows."""
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None].repeat(3, -1)
@@ -226,7 +231,8 @@ def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title:
         for (i, j), value in np.ndenumerate(share):
             if value >= 0.5:
                 ink = "white" if value > 55 else "black"
-                axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=0.85 * letters, color=ink)
+                number = axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=0.85 * letters, color=ink)
+                number.set_in_layout(False)  # it lies within the axes; to measure them all takes as long as to draw
     return pixels(figure)
 
 

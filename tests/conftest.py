@@ -14,6 +14,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.plugins.config_source import ConfigResult
 
 from seglab import build, cli
+from seglab.runs import atomic
 
 torch.set_num_threads(1)  # the tests run side by side
 
@@ -52,6 +53,14 @@ def parsed_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FileConfigSource, "load_config", load)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cut():
+    """Files are not forced to the disk: that is for a power cut, and thousands of times it takes as long as the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atomic.os, "fsync", lambda handle: None)
         yield
 
 

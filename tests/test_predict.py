@@ -216,3 +216,42 @@ def test_a_frame_of_another_size_is_named_and_the_video_goes_on(ckpt, tmp_path):
     with pytest.raises(predict.PartialPrediction, match=r"f1\.png: a frame of the sequence \. has scores of"):
         runner(ckpt, tmp_path / "video", tmp_path / "out")("predictor=temporal_average")
     assert [name for name in files(tmp_path / "out") if name.startswith("index")] == ["index/f0.png", "index/f2.png"]
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "ifa"])
+def test_masks_have_the_size_that_is_asked_for_whatever_their_images(decoder, source, tmp_path):
+    ckpt = network(tmp_path / "net.ckpt", f"decoder={decoder}")
+    out = runner(ckpt, source, tmp_path / "out")("size=[23,70]")
+    for name in ("a", "c", "deep/er/b"):
+        assert np.array(Image.open(out / f"index/{name}.png")).shape == (23, 70)
+        assert np.array(Image.open(out / f"colour/{name}.png")).shape == (23, 70, 3)
+    model = seglab.load(ckpt)
+    image = torch.from_numpy(np.array(Image.open(source / "a.png"))).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = model(image, size=(23, 70)).logits
+    assert (logits.shape[-2:] == (23, 70)) == (decoder == "ifa")
+    resized = torch.nn.functional.interpolate(logits, size=(23, 70), mode="bilinear", align_corners=False)
+    assert np.array_equal(np.array(Image.open(out / "index/a.png")), resized.argmax(1)[0].numpy())
+
+
+def test_predictions_of_another_size_are_refused(run):
+    run("size=[23,70]")
+    with pytest.raises(ConfigError, match=r"size=\[23, 70\] \(now null\)"):
+        run()
+    run("size=[23,70]")
+
+
+@pytest.mark.parametrize("size", ["[0,5]", "[5,-1]", "[5]", "[1,2,3]", "[10000,10000]"])
+def test_a_size_of_nothing_or_beyond_the_bound_is_refused_by_name(run, size):
+    with pytest.raises(ConfigError, match=r"size=\[.*expected \[height,width\]"):
+        run(f"size={size}")
+
+
+def test_a_size_of_what_is_no_map_is_refused():
+    from seglab.inference import Protocol
+    from seglab.predictors.base import Opened
+    from seglab.predictors.categories import CategoryPredictor
+
+    about = Opened(None, (), SPEC, type("", (), {"config": {}}), Protocol(), torch.device("cpu"), None, (5, 5))
+    with pytest.raises(ConfigError, match="size=null"):
+        CategoryPredictor(about)

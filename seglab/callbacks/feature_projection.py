@@ -29,11 +29,10 @@ from seglab.checks import one_of, within
 from seglab.data.targets import planes
 from seglab.errors import ConfigError
 from seglab.loggers import log_image
-from seglab.models.base import FEATURE
 from seglab.models.segmenter import Segmenter
 from seglab.ops.resize import downsample_labels
 from seglab.runs import atomic
-from seglab.types import IGNORE, Batch, Output
+from seglab.types import FEATURE, IGNORE, Batch, Output
 
 if TYPE_CHECKING:
     from seglab.data.spec import DatasetSpec

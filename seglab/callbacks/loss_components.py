@@ -38,9 +38,9 @@ from seglab.callbacks.class_table import as_csv
 from seglab.callbacks.insight import OKABE_ITO, folder
 from seglab.errors import ConfigError
 from seglab.loggers import log_image
-from seglab.models.base import FEATURE
+from seglab.losses.base import seen_by
 from seglab.runs import atomic
-from seglab.types import Batch
+from seglab.types import FEATURE, Batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,7 +172,7 @@ def measure(trainer: L.Trainer, module: Any, batch: Batch) -> Measured:
     with trainer.precision_plugin.forward_context():
         output = task.output(batch, frozenset({FEATURE}), compiled=False)
         feature = output.extra[FEATURE]
-        values = {name: term(output, batch) for name, term in named}
+        values = {name: term(output, seen_by(term, output, batch)) for name, term in named}
     # In half precision, small gradients would vanish without the factor that training has.
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scale = float(scaler.get_scale()) if scaler is not None else 1.0

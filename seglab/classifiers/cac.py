@@ -20,19 +20,20 @@ the estimated branch, which learns to mimic it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from seglab.checks import one_of, within
 from seglab.classifiers.linear import Linear
 from seglab.classifiers.projector import Projector
 from seglab.classifiers.similarity import Similarity
-from seglab.ops.class_means import class_means, one_hot, weighted_means
+from seglab.ops.class_means import class_means, means_of, one_hot, weighted_means, weighted_sums
 from seglab.ops.precision import full_precision, widen
 from seglab.ops.resize import downsample_labels
-from seglab.types import FROM_LABELS, Output
+from seglab.types import FROM_LABELS, Bands, Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ class CAC(Linear):
     """
 
     Output: ClassVar[type[Output]] = CACOutput
+    bands = True
 
     def __init__(
         self,
@@ -150,3 +152,44 @@ class CAC(Linear):
                 oracle_context=means,
                 oracle_prototypes=oracle_prototypes,
             )
+
+    def in_bands(self, bands: Bands, target: Tensor | None = None) -> CACOutput:
+        """In two passes over the bands: the context is the whole image's before any pixel is compared with a prototype.
+
+        With a target the second one collects the oracle's class means as well, and a third compares with these.
+        """
+        coarse: list[Tensor] = []
+        sums = masses = torch.zeros(())
+        for feature in bands:
+            coarse.append(self.static_logits(feature))
+            with full_precision(feature):
+                members = soft_classes(widen(coarse[-1]), self.confidence)
+                sums = sums.to(members) + weighted_sums(members, widen(feature))
+                masses = masses.to(members) + members.sum(-1, keepdim=True)
+        with full_precision(coarse[0]):
+            context = sums / (masses + self.eps)
+            prototypes = self.projector(context, self.weight)
+        labels = None if target is None else downsample_labels(target, bands.size)
+        logits: list[Tensor] = []
+        own = counts = torch.zeros(())
+        row = 0
+        for feature in bands:
+            with full_precision(feature):
+                x = widen(feature)
+                logits.append(self.similarity(x, prototypes))
+                if labels is not None:
+                    part = labels[:, row : row + x.shape[-2]]
+                    seen = logits[-1].argmax(1) if self.oracle_from == "prediction" else part
+                    members = one_hot(seen, self.num_classes, x.dtype)
+                    own, counts = own.to(x) + weighted_sums(members, x), counts.to(x) + members.sum(-1)
+                    row += x.shape[-2]
+        output = CACOutput(
+            logits=torch.cat(logits, 2), coarse=torch.cat(coarse, 2), context=context, prototypes=prototypes
+        )
+        if target is None:
+            return output
+        with full_precision(coarse[0]):
+            means = means_of(own, counts, self.weight.detach(), self.oracle_context == "image", self.eps)
+            oracle_prototypes = (self.oracle_projector or self.projector)(means, self.weight)
+            oracle = torch.cat([self.similarity(widen(feature), oracle_prototypes) for feature in bands], 2)
+        return replace(output, oracle=oracle, oracle_context=means, oracle_prototypes=oracle_prototypes)

@@ -25,6 +25,8 @@ class Cosine(Classifier):
         ConfigError: an option out of range.
     """
 
+    bands = True
+
     def __init__(
         self,
         in_channels: int,

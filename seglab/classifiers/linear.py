@@ -25,6 +25,8 @@ class Linear(Classifier):
         ConfigError: dropout outside 0..1, a kernel that is not an odd number.
     """
 
+    bands = True
+
     def __init__(
         self, in_channels: int, num_classes: int, dropout: float = 0.1, bias: bool = True, kernel: int = 1
     ) -> None:
@@ -36,6 +38,10 @@ class Linear(Classifier):
         nn.init.normal_(self.conv.weight, std=0.01)
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
+
+    def takes_bands(self) -> bool:
+        """Also False with a larger kernel: a band has no neighbours above and below it."""
+        return super().takes_bands() and self.conv.kernel_size == (1, 1)
 
     @property
     def weight(self) -> Tensor:

@@ -26,6 +26,8 @@ class MLP(Linear):
         ConfigError: width not above 0, dropout outside 0..1.
     """
 
+    bands = True
+
     def __init__(
         self, in_channels: int, num_classes: int, width: float = 2.0, dropout: float = 0.1, bias: bool = True
     ) -> None:

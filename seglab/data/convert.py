@@ -65,20 +65,27 @@ def write_whole(path: str, write: Callable[[str], object]) -> None:
             os.remove(part)
 
 
-def read_mat(path: str, field: str) -> np.ndarray:
-    """[H, W] of one field of a MATLAB file; DataError names a file that is damaged or lacks it."""
+def read_mat(path: str, *fields: str) -> np.ndarray:
+    """[H, W] of a variable of a MATLAB file, or of a field of the 1x1 structs that the ``fields`` before it name.
+
+    Raises:
+        DataError: a file that is damaged or lacks the field.
+    """
     try:
         from scipy.io import loadmat
     except ImportError as error:
         raise DataError("reading .mat files needs scipy — run: pip install 'seglab[prepare]'") from error
+    name = ".".join(fields)
     try:
-        array = loadmat(path, variable_names=[field])[field]
-    except KeyError as error:
-        raise DataError(
-            f"{path}: no field {field} — the label map is expected there — take the official archive"
-        ) from error
+        value = loadmat(path, variable_names=[fields[0]])
     except Exception as error:  # scipy raises nearly anything on damaged bytes.
         raise DataError(f"{path}: cannot be read as a MATLAB file ({error}) — restore it from the archive") from error
+    array = value.get(fields[0])
+    for field in fields[1:]:
+        held = array.dtype.names if isinstance(array, np.ndarray) and array.size == 1 else None
+        array = array[field].item() if field in (held or ()) else None
+    if array is None:
+        raise DataError(f"{path}: no field {name} — the label map is expected there — take the official archive")
     return np.asarray(array)
 
 

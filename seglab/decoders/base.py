@@ -8,15 +8,20 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from seglab.types import Size
+from seglab.types import Bands, Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What a decoder makes of the backbone's maps."""
+    """What a decoder makes of the backbone's maps: a feature, or bands of one."""
 
-    feature: Tensor
+    feature: Tensor | None = None
     """[B, C, h, w], what enters the pixel classifier (before its dropout)."""
+    bands: Bands | None = None
+    """In place of the feature, where that is too large to be held; only in evaluation."""
+    pixels: Tensor | None = None
+    """[B, h, w] int64, where the feature is of some pixels of each image only: their indices, row by row, at the
+    ``size`` that was asked for. Only in training; None: of a grid over the whole image."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Its other branches by name (OCR's coarse logits, for one): those of ``branches`` that were wanted."""
 
@@ -25,7 +30,8 @@ class Decoder(nn.Module):
     """``forward(maps, wanted, size) -> Decoded``; publishes ``out_channels`` and ``stride`` of the decoded feature.
 
     ``wanted`` names the branches that somebody reads; a decoder computes no other. ``size`` is the [height, width] that
-    the caller would resize the prediction to, for a decoder that can be asked at any resolution.
+    the caller would resize the prediction to, for a decoder that can be asked at any resolution; such a decoder says so
+    in ``any_size``.
 
     A subclass takes ``channels`` and ``strides`` of the maps (finest first) and ``num_classes`` first; the builder
     hands them on from the backbone and the dataset.
@@ -34,7 +40,10 @@ class Decoder(nn.Module):
     out_channels: int
     stride: int
     branches: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    """What it can add to the output beside the feature: name -> (channels, stride)."""
+    """What it can add to the output beside the feature: name -> (channels, stride); stride 0 of what is one
+    vector [B, channels] for the whole image."""
+    any_size: bool = False
+    """Whether its feature has the ``size`` that it is asked for, in evaluation."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], num_classes: int) -> None:
         super().__init__()

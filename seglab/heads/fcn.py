@@ -51,4 +51,6 @@ class FCNHead(Head):
 
     def forward(self, features: Mapping[str, Tensor], output: Output) -> Tensor:
         maps = [features[name] for name in self.maps]
-        return self.classifier(self.dropout(self.decoder(maps).feature))
+        feature = self.decoder(maps).feature
+        assert feature is not None, "an FCN decodes to one map"
+        return self.classifier(self.dropout(feature))

@@ -8,6 +8,7 @@ from seglab.losses.distillation import Distillation
 from seglab.losses.focal import Focal
 from seglab.losses.frozen import Frozen
 from seglab.losses.lovasz import Lovasz
+from seglab.losses.presence import Presence
 from seglab.losses.prototypes import PrototypeDistribution, Relation
 from seglab.losses.teacher import TeacherDistillation
 
@@ -21,6 +22,7 @@ __all__ = [
     "Frozen",
     "Losses",
     "Lovasz",
+    "Presence",
     "PrototypeDistribution",
     "Relation",
     "TeacherDistillation",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -17,7 +18,7 @@ from seglab.errors import ConfigError
 from seglab.losses.frozen import Frozen
 from seglab.ops.pixel_sums import PixelSum, pixel_sums
 from seglab.ops.precision import full_precision, widen
-from seglab.types import Batch, Output, is_of
+from seglab.types import FEATURE, Batch, Output, at_pixels, is_of
 
 Weight = float | Callable[[int], float]
 """A number, or a function of the optimiser step (:mod:`seglab.losses.schedules`)."""
@@ -82,7 +83,10 @@ class Term(nn.Module):
             ConfigError: it has none.
         """
         if batch.label is None:
-            raise ConfigError(f"{type(self).__name__} got a batch without labels — expected a split that has them")
+            raise ConfigError(
+                f"{type(self).__name__} got a batch without labels — expected a split that has them, or the loss term "
+                "switched off (loss.<name>.weight=0)"
+            )
         return batch.label
 
     def forward(self, output: Output, batch: Batch) -> Tensor:
@@ -131,6 +135,26 @@ def together(terms: Sequence[PixelTerm], output: Output, batch: Batch) -> list[T
         size = (label.shape[-2], label.shape[-1])
         found = pixel_sums(logits, size, [summed for summed, _ in plans], first.align_corners)
         return [loss(sums) for (_, loss), sums in zip(plans, found, strict=True)]
+
+
+def seen_by(term: Term, output: Output, batch: Batch) -> Batch:
+    """The batch with the labels that a term compares its branches with: where these are of single pixels, theirs.
+
+    Raises:
+        ConfigError: it reads branches of single pixels and of the whole image.
+    """
+    if output.pixels is None or batch.label is None:
+        return batch
+    whole = {branch for branch in term.branches if branch in output.extra and branch != FEATURE}
+    if not whole:
+        return replace(batch, label=at_pixels(batch.label, output.pixels))
+    if whole != set(term.branches):
+        raise ConfigError(
+            f"{type(term).__name__} compares {min(whole)}, which is of the whole image, with "
+            f"{min(set(term.branches) - whole)}, which is of single pixels in training — set "
+            "decoder.train_query=stride4, or remove the loss term (~loss.<name>)"
+        )
+    return batch
 
 
 class Losses(NamedTuple):
@@ -222,12 +246,14 @@ class Criterion(nn.Module):
         if not named:
             return Losses(output.logits.new_zeros((), dtype=torch.float32), {})
         found = {name: None if weights[name] else term.idle(output) for name, term in named}
+        seen = {name: seen_by(term, output, batch) for name, term in named}
         passes: dict[tuple[str, bool], dict[str, PixelTerm]] = {}
         for name, term in named:
             if found[name] is None and isinstance(term, PixelTerm):
                 passes.setdefault((term.branch, term.align_corners), {})[name] = term
         for terms in passes.values():
-            found |= zip(terms, together(list(terms.values()), output, batch), strict=True)
-        values = {name: term(output, batch) if (value := found[name]) is None else value for name, term in named}
+            labelled = seen[next(iter(terms))]  # of one branch, so that all of them see the same
+            found |= zip(terms, together(list(terms.values()), output, labelled), strict=True)
+        values = {name: term(output, seen[name]) if (value := found[name]) is None else value for name, term in named}
         total = torch.stack([weights[name] * values[name] for name in values]).sum()
         return Losses(total, {name: value.detach() for name, value in values.items()})

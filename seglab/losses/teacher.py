@@ -22,7 +22,7 @@ from seglab.losses.base import Term, Weight
 from seglab.losses.frozen import Frozen
 from seglab.ops.precision import full_precision
 from seglab.ops.resize import resize_logits
-from seglab.types import Batch, Output
+from seglab.types import Batch, Output, at_pixels
 
 if TYPE_CHECKING:
     from seglab.loading import Loaded
@@ -67,7 +67,10 @@ class TeacherDistillation(Term):
             )
         with full_precision(student):
             if teacher.ndim == 4:  # of pixels
-                teacher = resize_logits(teacher, (student.shape[-2], student.shape[-1]))
+                if output.pixels is None:
+                    teacher = resize_logits(teacher, (student.shape[-2], student.shape[-1]))
+                else:
+                    teacher = at_pixels(resize_logits(teacher, batch.image.shape[-2:]), output.pixels)
             target = (teacher.float() / self.temperature).softmax(1)
             predicted = (student.float() / self.temperature).log_softmax(1)
             divergence = F.kl_div(predicted, target, reduction="none").sum(1)

@@ -3,6 +3,17 @@
 from seglab.metrics.boundary import BoundaryIoU
 from seglab.metrics.calibration import Calibration
 from seglab.metrics.category import CategoryError
+from seglab.metrics.challenge import ChallengeScore
 from seglab.metrics.confusion import ConfusionMatrix, confusion_matrix, summarise
+from seglab.metrics.object_size import ObjectSizeIoU
 
-__all__ = ["BoundaryIoU", "Calibration", "CategoryError", "ConfusionMatrix", "confusion_matrix", "summarise"]
+__all__ = [
+    "BoundaryIoU",
+    "Calibration",
+    "CategoryError",
+    "ChallengeScore",
+    "ConfusionMatrix",
+    "ObjectSizeIoU",
+    "confusion_matrix",
+    "summarise",
+]

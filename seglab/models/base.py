@@ -5,18 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from seglab.classifiers.base import Classifier
-from seglab.decoders.base import Decoder
+from seglab.decoders.base import Decoded, Decoder
 from seglab.errors import ConfigError
 from seglab.heads.base import Head
 from seglab.models.normalise import Normalise
-from seglab.types import Output, Size, is_of
-
-FEATURE = "feature"
-"""The branch that is the decoded feature, what enters the classifier."""
+from seglab.types import FEATURE, Output, Size, at_pixels, is_of
 
 
 class Model(nn.Module):
@@ -69,6 +68,35 @@ class Model(nn.Module):
         return [name for name in self.heads if any(is_of(branch, name) for branch in wanted)]
 
 
+class Features(dict[str, Tensor]):
+    """What heads read, by name. The decoded feature is there for who asks: it may not be held as one map."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        super().__init__()
+        self.decoded = decoded
+
+    def __missing__(self, name: str) -> Tensor:
+        """The feature.
+
+        Raises:
+            KeyError: another name.
+            ConfigError: the feature is of single pixels.
+        """
+        if name != FEATURE:
+            raise KeyError(name)
+        if self.decoded.pixels is not None:
+            raise ConfigError(
+                "a head (heads=) reads the decoded feature, which is of single pixels in training — expected one of "
+                "the whole image; set decoder.train_query=stride4"
+            )
+        feature = self.decoded.feature
+        if feature is None:
+            assert self.decoded.bands is not None
+            feature = self.decoded.bands.whole()
+        self[name] = feature
+        return feature
+
+
 class Composed(Model):
     """Backbone, decoder, classifier, and heads beside them.
 
@@ -78,6 +106,8 @@ class Composed(Model):
     backbone: nn.Module
     decoder: Decoder
     classifier: Classifier
+    of_pixels: ClassVar[bool] = True
+    """Whether its prediction has a size that could be asked for."""
 
     def __init__(
         self,
@@ -90,6 +120,11 @@ class Composed(Model):
         parts = {"backbone": backbone, "decoder": decoder, "classifier": classifier}
         super().__init__(normalise, parts, heads or {}, [*self.predicted(classifier), FEATURE, *decoder.branches])
 
+    @property
+    def any_size(self) -> bool:
+        """Whether the prediction has the ``size`` that it is asked for, in evaluation."""
+        return self.of_pixels and self.decoder.any_size
+
     @staticmethod
     @abstractmethod
     def predicted(classifier: Classifier) -> frozenset[str]:
@@ -98,6 +133,13 @@ class Composed(Model):
     @abstractmethod
     def classify(self, feature: Tensor, target: Tensor | None) -> Output:
         """The prediction from the decoded feature [B, C, h, w]."""
+
+    @torch.compiler.disable  # as many bands as there are, which are not to be unrolled
+    def predict(self, decoded: Decoded, target: Tensor | None) -> Output:
+        """The prediction from bands of a feature, each of which the classifier reads by itself."""
+        assert decoded.bands is not None
+        output: Output = self.classifier.in_bands(decoded.bands, target)
+        return output
 
     def forward(
         self,
@@ -110,13 +152,21 @@ class Composed(Model):
         asked = self.asked(wanted)
         # Where the whole network is in half precision (trainer.precision=bf16-true), so is what it reads.
         maps = self.backbone(self.normalise(image).to(next(self.parameters()).dtype))
-        decoded = self.decoder(maps, wanted.union(*(self.reads[name] for name in asked)), size)
-        output = self.classify(decoded.feature, target)
+        needed = wanted.union(*(self.reads[name] for name in asked))
+        decoded = self.decoder(maps, needed, size if self.of_pixels else None)
+        feature = decoded.feature
+        if decoded.bands is not None and (FEATURE in wanted or not self.classifier.takes_bands()):
+            feature = decoded.bands.whole()
+        if decoded.pixels is not None and target is not None:
+            target = at_pixels(target, decoded.pixels)
+        output = self.predict(decoded, target) if feature is None else self.classify(feature, target)
+        if decoded.pixels is not None:
+            output = replace(output, pixels=decoded.pixels)
         extra = {name: value for name, value in decoded.extra.items() if name in wanted}
-        if FEATURE in wanted:
-            extra[FEATURE] = decoded.feature
-        features = {f"backbone.{i}": value for i, value in enumerate(maps)}
-        features |= {FEATURE: decoded.feature, **decoded.extra}
+        if FEATURE in wanted and feature is not None:
+            extra[FEATURE] = feature
+        features = Features(decoded)
+        features.update({f"backbone.{i}": value for i, value in enumerate(maps)} | dict(decoded.extra))
         for name in asked:
             made = self.heads[name](features, output)
             extra |= {name: made} if isinstance(made, Tensor) else {f"{name}.{key}": x for key, x in made.items()}

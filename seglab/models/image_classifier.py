@@ -16,6 +16,8 @@ class ImageClassifier(Composed):
     adaptive classifier says beside the logits is not published: there is no context in one pixel.
     """
 
+    of_pixels = False
+
     @staticmethod
     def predicted(classifier: Classifier) -> frozenset[str]:
         return frozenset({"logits"})

@@ -40,7 +40,11 @@ def class_means(members: Tensor, feature: Tensor, absent: Tensor, per_image: boo
 
     Membership is :func:`one_hot` of the labels; a class without a pixel gets its row of ``absent`` [K, C].
     """
-    sums, counts = weighted_sums(members, feature), members.sum(-1)
+    return means_of(weighted_sums(members, feature), members.sum(-1), absent, per_image, eps)
+
+
+def means_of(sums: Tensor, counts: Tensor, absent: Tensor, per_image: bool, eps: float) -> Tensor:
+    """:func:`class_means` of sums [B, K, C] over the pixels of each class and their numbers [B, K]."""
     if not per_image:
         sums, counts = sums.sum(0), counts.sum(0)
     counts = counts[..., None]

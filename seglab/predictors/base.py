@@ -45,6 +45,8 @@ class Opened(NamedTuple):
     device: torch.device
     refinement: Refinement | None = None
     """Of frames of videos; None: every image is by itself."""
+    size: Size | None = None
+    """(height, width) of every prediction; None: of its image."""
 
 
 class Writer(ABC):
@@ -90,16 +92,24 @@ class Writer(ABC):
 class Predictor(ABC):
     """``predictor(image [H, W, 3] uint8) -> prediction``, as the protocol says."""
 
+    sized: ClassVar[bool] = False
+    """Whether its predictions have a size that can be asked for."""
     kinds: ClassVar[tuple[str, ...]]
     """The kinds of files that can be written of a prediction; all are, unless ``write=`` names some."""
 
     def __init__(self, opened: Opened) -> None:
-        self.model, self.parts, self.spec, self.description, self.protocol, self.device, self.refinement = opened
+        self.model, self.parts, self.spec = opened.model, opened.parts, opened.spec
+        self.description, self.protocol, self.device = opened.description, opened.protocol, opened.device
+        self.refinement, self.size = opened.refinement, opened.size
         self.config = self.description.config
+        if self.size is not None and not self.sized:
+            raise ConfigError(
+                f"size={list(self.size)}: a prediction of this checkpoint is no map of pixels — expected size=null"
+            )
 
     def __call__(self, image: np.ndarray, sequence: str = "") -> Any:
         """The prediction of an image; of frames in their order, with the name of their sequence."""
-        size = (image.shape[0], image.shape[1])
+        size = self.result_size((image.shape[0], image.shape[1]))
         with without_gradients(self.refinement):
             shown = self.model.normalise(tensor(image, self.device))
             scores = self.scores(shown, size)
@@ -107,13 +117,21 @@ class Predictor(ABC):
                 scores = self.refinement.along(shown, scores, [sequence])
             return self.read(scores, size)
 
+    def result_size(self, image: Size) -> Size:
+        """(height, width) of the prediction of an image of that size."""
+        return image if self.size is None else self.size
+
     @abstractmethod
     def scores(self, image: torch.Tensor, size: Size) -> torch.Tensor:
-        """Scores, whose softmax over dimension 1 is the probability, of an image [1, 3, H, W], normalised."""
+        """Scores, whose softmax over dimension 1 is the probability, of an image [1, 3, H, W], normalised.
+
+        Args:
+            size: [height, width] of the prediction.
+        """
 
     @abstractmethod
     def read(self, scores: torch.Tensor, size: Size) -> Any:
-        """The prediction that scores are of, of an image of that size [H, W]."""
+        """The prediction that scores are of, at that size [H, W]."""
 
     @abstractmethod
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> Writer:
@@ -133,6 +151,7 @@ class Predictor(ABC):
             },
             "network": hashlib.sha256(network.encode()).hexdigest(),
             "protocol": jsonable(asdict(self.protocol)),
+            "size": self.size and list(self.size),
         }
 
     def check(self, size: Size) -> None:  # noqa: B027

@@ -308,6 +308,8 @@ def differences(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[s
     before, now = record.get("predictor", STILL), made_by.get("predictor", STILL)
     if before != now:
         found.append(f"predictor={json.dumps(before)} (now {json.dumps(now)})")
+    if record.get("size") != made_by.get("size"):
+        found.append(f"size={json.dumps(record.get('size'))} (now {json.dumps(made_by.get('size'))})")
     if record["labels_out"] != made_by["labels_out"]:
         found.append(f"labels_out={record['labels_out']} (now {made_by['labels_out']})")
     return found

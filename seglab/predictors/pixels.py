@@ -29,8 +29,9 @@ MAX_SCORES = 2**32
 
 
 class PixelPredictor(Predictor):
-    """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size."""
+    """Image [H, W, 3] uint8 -> class ids [H, W] uint8 of its own size, or of the one that was asked for."""
 
+    sized = True
     kinds: ClassVar[tuple[str, ...]] = tuple(SUFFIXES)
 
     def scores(self, image: torch.Tensor, size: Size) -> torch.Tensor:
@@ -52,11 +53,14 @@ class PixelPredictor(Predictor):
         Raises:
             DataError: names the keys that mend it.
         """
-        scores = self.spec.num_classes * self.protocol.scored_pixels(size)
+        result = self.result_size(size)
+        own = result[0] * result[1] if getattr(self.model, "any_size", False) else 0
+        scores = self.spec.num_classes * max(self.protocol.scored_pixels(size), own)
         if scores > MAX_SCORES:
             raise DataError(
-                f"{size[0]}x{size[1]} pixels, whose scores for {self.spec.num_classes} classes take "
-                f"{scores / 2**28:.0f} GiB — expected at most {MAX_SCORES / 2**28:.0f}; {self.lighter()}, or try it "
+                f"{size[0]}x{size[1]} pixels, predicted at {result[0]}x{result[1]}: the scores for "
+                f"{self.spec.num_classes} classes take {scores / 2**28:.0f} GiB — expected at most "
+                f"{MAX_SCORES / 2**28:.0f}; {self.lighter()}, or try it "
                 f"with max_pixels={size[0] * size[1]}"
             )
 
@@ -99,4 +103,6 @@ class PixelWriter(Writer):
             return ids if raw is None else raw[ids].astype(np.uint8 if raw.max() < 256 else np.uint16)
         if kind == "colour":
             return visualize.colour_map(ids, self.spec.palette)
+        if image.shape[:2] != ids.shape:
+            image = visualize.stretch(image, ids.shape)
         return visualize.overlay_with_legend(image, ids, self.spec.classes, self.spec.palette)

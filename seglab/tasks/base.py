@@ -22,8 +22,8 @@ from seglab.inference import Network, height_width
 from seglab.inference import Protocol as TestProtocol
 from seglab.losses.base import Criterion, Losses
 from seglab.metrics.base import Metric
-from seglab.models.base import FEATURE, Composed, Model
-from seglab.types import Batch, Evaluated, Output, Score, Size
+from seglab.models.base import Composed, Model
+from seglab.types import FEATURE, Batch, Evaluated, Output, Score, Size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -134,6 +134,53 @@ def pascal_context60(root: Path) -> Miniature:
     return pascal_context(root, datasets.PascalContext60, (0, 1, 30, 59), (0, 1, 30, 59))
 
 
+VOC_LISTS = {
+    "train": ("2007_000032", "2008_000008", "2011_003271"),
+    "val": ("2007_000033", "2008_000002"),
+    "test": ("2008_000006", "2008_000011"),
+    "aug": ("2008_000015", "2008_000019"),
+}
+
+
+def voc2012(root: Path) -> Miniature:
+    """The archive, the lists of its test archive, and what ``scripts/prepare_voc2012.py`` adds."""
+    stored = (0, 1, 20, 255)
+    base = root / "VOCdevkit" / "VOC2012"
+    train, val, test, aug = VOC_LISTS.values()
+    lists = {"train": train, "val": val, "trainval": sorted(train + val), "test": test, "aug": aug}
+    lists["trainaug"] = sorted(train + aug)
+    for kind in ("Segmentation", "Main"):
+        (base / "ImageSets" / kind).mkdir(parents=True)
+    for split, names in lists.items():
+        (base / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    (base / "ImageSets" / "Main" / "train.txt").write_text("".join(f"{name}\n" for name in (*train, *val, *aug)))
+    for i, name in enumerate((*train, *val, *test, *aug, "2012_004331")):  # VOC has images that no list names
+        image(base / "JPEGImages" / f"{name}.jpg", i)
+    for name in (*train, *val):
+        palette_label(base / "SegmentationClass" / f"{name}.png", stored)
+        palette_label(base / "SegmentationObject" / f"{name}.png", (0, 1, 2, 255))
+        label(base / "SegmentationClassAug" / f"{name}.png", (0, 1, 20, 0))  # as shared by others: without borders
+    for name in aug:
+        label(base / "SegmentationClassAug" / f"{name}.png", (0, 1, 20, 7))
+    counts = {split: len(names) for split, names in lists.items() if split != "aug"}
+    return Miniature(root, datasets.VOC2012, counts, stored, stored)
+
+
+def palette_label(path: Path, ids: Sequence[int]) -> Path:
+    """Vertical stripes of the ids as a palette PNG in VOC's colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mapped = Image.fromarray(stripes(ids).astype(np.uint8), "P")
+    mapped.putpalette([part for index in range(256) for part in voc_colour(index)])
+    mapped.save(path)
+    return path
+
+
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """Bits 0, 1, 2 of group j of the index, three bits each from the low end, are bits 7 - j of R, G, B."""
+    red, green, blue = (sum((index >> 3 * j + channel & 1) << 7 - j for j in range(3)) for channel in range(3))
+    return red, green, blue
+
+
 def folder(root: Path) -> Miniature:
     stored = (0, 1, 2, 255)
     counts = {"test": 3, "train": 6, "val": 3}
@@ -156,6 +203,7 @@ ALL: dict[str, Callable[[Path], Miniature]] = {
         cityscapes,
         pascal_context59,
         pascal_context60,
+        voc2012,
         folder,
     )
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from seglab.data import check
 from seglab.data.datasets import CIFAR10
-from seglab.data.datasets.cifar10 import PIXELS, Plain
+from seglab.data.datasets.cifar10 import BATCHES, PIXELS, Plain
 from seglab.errors import ConfigError, DataError
 
 LAYOUTS = ("py", "bin")
@@ -154,6 +155,29 @@ def test_damaged_and_missing_files_are_named(made, layout):
         CIFAR10(folder).names("test")
     path.mkdir()
     with pytest.raises(DataError, match=path.name):
+        CIFAR10(folder).names("test")
+
+
+@pytest.mark.parametrize(("split", "name"), [("train", "data_batch_3.bin"), ("test", "test_batch.bin")])
+def test_a_file_that_ends_between_two_records_is_refused_where_others_are_whole(tmp_path, split, name):
+    files = [f"{stem}.bin" for stems in BATCHES.values() for stem in stems]
+    for file in files:
+        (tmp_path / file).touch()
+        os.truncate(tmp_path / file, 30_730_000)
+    os.truncate(tmp_path / name, 9_999 * (PIXELS + 1))
+    source = CIFAR10(tmp_path)
+    for _ in range(2):  # what was refused is not kept
+        with pytest.raises(DataError, match=rf"{name}: 9999 images, and files beside it are whole — expected 10000"):
+            source.names(split)
+    other = {"train": "test", "test": "train"}[split]
+    assert len(source.names(other)) == {"train": 50000, "test": 10000}[other]
+
+
+def test_a_pipe_in_the_place_of_a_batch_is_not_waited_at(made, pipe):
+    folder = made("py")
+    (folder / "test_batch").unlink()
+    (folder / "test_batch").symlink_to(pipe)
+    with pytest.raises(DataError, match="test_batch: no regular file"):
         CIFAR10(folder).names("test")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from seglab.data import check, datasets
 from seglab.data.source import FileSource
@@ -52,7 +53,7 @@ def test_every_check_level_accepts_a_sound_miniature(each, mini, tmp_path):
 @pytest.mark.parametrize(
     ("name", "classes"),
     [("CamVid", 11), ("ADE20K", 150), ("CocoStuff10k", 171), ("CocoStuff164k", 171), ("Cityscapes", 19),
-     ("PascalContext59", 59), ("PascalContext60", 60)],
+     ("PascalContext59", 59), ("PascalContext60", 60), ("VOC2012", 21)],
 )  # fmt: skip
 def test_class_counts_need_no_files(name, classes):
     spec = getattr(datasets, name)(None).spec
@@ -69,6 +70,7 @@ def test_class_counts_need_no_files(name, classes):
         ("cocostuff171", "CocoStuff10k", {}, None),
         ("pascal_context_59", "PascalContext59", {}, "png_to_train"),
         ("pascal_context_60", "PascalContext60", {}, "png_to_train"),
+        ("voc2012", "VOC2012", {}, "raw_to_train"),
     ],
 )
 def test_names_colours_and_ids_are_the_published_ones(published_tables, file, name, options, table):
@@ -165,6 +167,8 @@ def test_an_unknown_split_or_label_kind_is_a_configuration_error(mini, tmp_path)
         ("ade20k", {}, (0, 1, 400, 2000), "ADEChallengeData2016"),
         ("pascal_context59", {}, (0, 2, 284, 458), "prepare_pascal_context.py"),
         ("pascal_context60", {}, (0, 2, 284, 458), "prepare_pascal_context.py"),
+        ("voc2012", {}, (0, 38, 52, 220), "grey levels of the palette's colours"),
+        ("voc2012", {}, (0, 2, 284, 458), "take the label files"),
         ("camvid", {}, (1, 12, 3, 4), "take the label files"),
     ],
 )
@@ -201,6 +205,85 @@ def test_labels_shifted_by_one_are_reported_at_once_and_refused_by_the_full_chec
     assert mends in caplog.text
     with pytest.raises(DataError, match="255 occurs"):
         check.run(source, split, "full")
+
+
+def test_object_numbers_of_voc_are_recognised_where_there_are_more_than_classes(mini, tmp_path):
+    made = mini.voc2012(tmp_path)
+    source = made.dataset(made.root)
+    file = Path(source.path(source.pairs("train")[0].label))
+    mini.label(file, (*range(22), 255), size=(mini.HEIGHT, 46))
+    with pytest.raises(
+        DataError, match=rf"{file.name}: ids 21 .*SegmentationObject; take the PNGs of SegmentationClass"
+    ):
+        check.run(source, "train")
+
+
+def test_voc_labels_without_background_are_reported_and_refused_by_the_full_check(mini, tmp_path, caplog):
+    made = mini.voc2012(tmp_path)
+    source = made.dataset(made.root)
+    for pair in source.pairs("train"):
+        mini.palette_label(Path(source.path(pair.label)), (255, 4, 19, 255))
+    check.run(source, "train")
+    assert "no label holds 0 (background)" in caplog.text
+    with pytest.raises(DataError, match="background is a class here"):
+        check.run(source, "train", "full")
+    check.run(source, "test", "full")  # its labels are private
+
+
+def test_trainaug_takes_the_masks_of_voc_where_there_are_any_and_those_of_sbd_elsewhere(mini, tmp_path):
+    made = mini.voc2012(tmp_path)
+    source = made.dataset(made.root)
+    stored = {
+        name.rpartition("/")[2]: source.read("trainaug", i).label for i, name in enumerate(source.names("trainaug"))
+    }
+    assert stored.keys() == {*mini.VOC_LISTS["train"], *mini.VOC_LISTS["aug"]}
+    for name, label in stored.items():
+        own = name in mini.VOC_LISTS["train"]
+        assert np.array_equal(label, mini.stripes((0, 1, 20, 255 if own else 7)))
+    shutil.rmtree(tmp_path / "VOCdevkit" / "VOC2012" / "SegmentationClassAug")
+    with pytest.raises(DataError, match=r"split trainaug.*SegmentationClassAug(.|\n)*prepare_voc2012\.py ROOT SBD"):
+        check.run(made.dataset(made.root), "trainaug")
+    for split in ("train", "val", "trainval", "test"):
+        check.run(made.dataset(made.root), split)
+
+
+def test_trainaug_needs_its_list(mini, tmp_path):
+    made = mini.voc2012(tmp_path)
+    (tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "trainaug.txt").unlink()
+    with pytest.raises(DataError, match=r"trainaug\.txt: cannot be read(.|\n)*prepare_voc2012\.py ROOT SBD"):
+        made.dataset(made.root).names("trainaug")
+
+
+@pytest.mark.parametrize("split", ["train", "trainaug"])
+def test_a_training_list_of_voc_with_images_of_val_is_refused(mini, tmp_path, split):
+    made = mini.voc2012(tmp_path)
+    path = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / f"{split}.txt"
+    count = made.counts[split]
+    path.write_text(f"{path.read_text()}{mini.VOC_LISTS['val'][0]}\n")
+    with pytest.raises(
+        DataError, match=rf"/{split}\.txt: 1 of {count + 1} images are in val\.txt as well: 2007_000033"
+    ):
+        check.run(made.dataset(made.root), split)
+
+
+def test_the_palette_of_voc_follows_its_rule(mini):
+    from seglab.data.datasets.voc2012 import VOID_COLOUR
+
+    spec = datasets.VOC2012(None).spec
+    assert spec.palette == tuple(mini.voc_colour(index) for index in range(21))
+    assert mini.voc_colour(255) == VOID_COLOUR
+    assert spec.classes[0] == "background"
+    assert list(spec.classes[1:]) == sorted(spec.classes[1:])
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 7, 14, 20, 255])
+def test_the_grey_levels_that_betray_a_converted_voc_label_are_pillows(mini, index):
+    from seglab.data.datasets.voc2012 import GREYS, grey
+
+    colour = mini.voc_colour(index)
+    level = Image.new("RGB", (1, 1), colour).convert("L").getpixel((0, 0))
+    assert grey(colour) == level
+    assert level in GREYS
 
 
 def test_real_ade20k_files_are_read(samples):

@@ -11,19 +11,13 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
-from seglab.decoders import FCN, FPN, MLP, Decoder, FFNet, UPerNet
+from seglab.decoders import FCN, FPN, IFA, MLP, Decoder, FFNet, UPerNet
 from seglab.decoders.blocks import PyramidPooling, group_norm
 from seglab.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
 CHANNELS = (8, 12, 16, 20)
-SMALL = [
-    partial(FCN, width=16),
-    partial(FPN, width=16),
-    partial(FFNet, up="C", seg="C"),
-    partial(MLP, width=16),
-    partial(UPerNet, width=16),
-]
+SMALL = [*(partial(kind, width=16) for kind in (FCN, FPN, MLP, UPerNet, IFA)), partial(FFNet, up="C", seg="C")]
 SIZES = {
     "divisible": [(16, 24), (8, 12), (4, 6), (2, 3)],
     "odd": [(17, 25), (9, 13), (5, 7), (3, 4)],
@@ -112,7 +106,7 @@ def test_upernet_has_the_parameters_of_the_published_head() -> None:
     assert sum(p.numel() for p in decoder.parameters()) == convs + norms
 
 
-PUBLISHED = {"fcn": 512, "upernet": 512, "mlp": 256, "fpn": 96}
+PUBLISHED = {"ifa": 256, "fcn": 512, "encnet": 512, "upernet": 512, "mlp": 256, "fpn": 96}
 """Widths of decoders that a paper gives one for."""
 
 

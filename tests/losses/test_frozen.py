@@ -114,3 +114,18 @@ def test_a_student_that_agrees_has_no_loss(teacher):
     image = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
     same = seglab.load(teacher)(image)
     assert float(term(same, Batch(image=image, names=("a",)))) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_student_asked_at_single_pixels_is_compared_with_the_teacher_there(teacher):
+    from seglab.losses import TeacherDistillation
+    from seglab.ops.resize import resize_logits
+    from seglab.types import Output, at_pixels
+
+    network = seglab.load(teacher)
+    image = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
+    pixels = torch.randint(0, 48 * 64, (2, 5, 7))
+    with torch.no_grad():
+        logits = at_pixels(resize_logits(network(image).logits, (48, 64)), pixels)
+    term, batch = TeacherDistillation(lambda: network), Batch(image=image, names=("a", "b"))
+    assert term(Output(logits=logits, pixels=pixels), batch).abs() < 1e-6
+    assert term(Output(logits=logits), batch) > 1e-6, "taken for a grid, they are others"

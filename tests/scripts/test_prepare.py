@@ -14,7 +14,9 @@ from tests.pages import script
 
 savemat = pytest.importorskip("scipy.io", reason="scipy is needed for .mat files").savemat
 
-COCO, CITY, PASCAL = (script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context"))
+COCO, CITY, PASCAL, VOC = (
+    script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context", "voc2012")
+)
 
 
 def write_image(path: Path) -> None:
@@ -159,6 +161,106 @@ def test_a_missing_pascal_label_is_listed_and_no_list_is_written(voc):
     assert not (voc / "ImageSets" / "SegmentationContext").exists()
 
 
+VOC_TRAIN, VOC_VAL = ("2007_000032", "2011_003271"), ("2007_000033", "2008_000002")
+SBD_TRAIN, SBD_VAL = ("2011_003271", "2008_000019", "2007_000033"), ("2008_000015", "2008_000002")
+"""SBD divides otherwise: its train holds an image of VOC's train, and one of VOC's val."""
+
+
+def sbd_mat(path: Path, ids, field: str = "GTcls") -> Path:
+    """A file of SBD: a struct of the class map, sparse boundaries per class, and the classes that are there."""
+    from scipy.sparse import csc_matrix
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    boundaries = np.empty((20, 1), object)
+    boundaries[:, 0] = [csc_matrix(np.zeros((2, len(ids)))) for _ in range(20)]
+    segmentation, present = np.array([ids, ids], np.uint8), np.array([[k] for k in sorted(set(ids) - {0})], np.uint8)
+    content = {"Boundaries": boundaries, "Segmentation": segmentation, "CategoriesPresent": present}
+    savemat(path, {field: content}, do_compression=True)
+    return path
+
+
+@pytest.fixture
+def voc2012(tmp_path):
+    """VOC2012 and SBD beside each other, as unpacked."""
+    base, sbd = tmp_path / "VOCdevkit" / "VOC2012", tmp_path / "benchmark_RELEASE" / "dataset"
+    (base / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (sbd / "img").mkdir(parents=True)
+    for split, names in (("train", VOC_TRAIN), ("val", VOC_VAL)):
+        (base / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            grey(base / "SegmentationClass" / f"{name}.png", (0, 15, 20, 255))
+    for split, names in (("train", SBD_TRAIN), ("val", SBD_VAL)):
+        (sbd / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            sbd_mat(sbd / "cls" / f"{name}.mat", (0, 15, 20, 20))
+            sbd_mat(sbd / "inst" / f"{name}.mat", (0, 1, 2, 2), "GTinst")
+    for name in {*VOC_TRAIN, *VOC_VAL, *SBD_TRAIN, *SBD_VAL}:
+        write_image(base / "JPEGImages" / f"{name}.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("sbd", ["", "benchmark_RELEASE", "benchmark_RELEASE/dataset"])
+def test_sbd_and_voc_train_without_voc_val_are_trainaug(voc2012, sbd):
+    written, lists = VOC.prepare(str(voc2012), str(voc2012 / sbd))
+    assert written == 2
+    assert lists.aug == ["2008_000015", "2008_000019"]
+    assert lists.trainaug == sorted([*VOC_TRAIN, *lists.aug])
+    source = datasets.VOC2012(voc2012)
+    check.run(source, "trainaug", "full")
+    assert [name.rpartition("/")[2] for name in source.names("trainaug")] == lists.trainaug
+    labels = [source.read("trainaug", index).label[0].tolist() for index in range(4)]
+    assert labels == [[0, 15, 20, 255], [0, 15, 20, 20], [0, 15, 20, 20], [0, 15, 20, 255]]
+    folder = voc2012 / "VOCdevkit" / "VOC2012"
+    assert (folder / "ImageSets" / "Segmentation" / "aug.txt").read_text().split() == lists.aug
+    assert sorted(path.stem for path in (folder / "SegmentationClassAug").iterdir()) == lists.aug
+    assert VOC.prepare(str(folder), str(voc2012 / sbd)) == (0, lists)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (lambda path: path.unlink(), "1 of 2 masks are missing: 2008_000015"),
+        (lambda path: path.write_bytes(b"junk"), r"2008_000015\.mat: cannot be read as a MATLAB file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:150]), r"2008_000015\.mat: cannot be read as a MATLAB file"),
+        (lambda path: sbd_mat(path, (0, 1), "GTinst"), r"2008_000015\.mat: no field GTcls\.Segmentation"),
+        (lambda path: savemat(path, {"GTcls": np.eye(2)}), r"2008_000015\.mat: no field GTcls\.Segmentation"),
+        (lambda path: savemat(path, {"GTcls": {"Boundaries": 1}}), r"2008_000015\.mat: no field GTcls\.Segmentation"),
+        (lambda path: sbd_mat(path, (0, 21, 20, 90)), r"2008_000015\.mat: ids 21, 90 — 0\.\.20, 255 are expected"),
+        (lambda path: savemat(path, {"GTcls": {"Segmentation": "text"}}), r"2008_000015\.mat: .* whole numbers"),
+    ],
+)
+def test_a_mask_of_sbd_that_is_missing_or_of_another_kind_is_named_and_no_list_is_written(voc2012, broken, says):
+    sbd = voc2012 / "benchmark_RELEASE" / "dataset"
+    broken(sbd / "cls" / "2008_000015.mat")
+    with pytest.raises(DataError, match=says):
+        VOC.prepare(str(voc2012), str(sbd))
+    lists = sorted(path.name for path in (voc2012 / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation").iterdir())
+    assert lists == ["train.txt", "val.txt"]
+
+
+def test_lists_of_voc_in_the_place_of_sbds_are_refused(voc2012):
+    sbd = voc2012 / "benchmark_RELEASE" / "dataset"
+    for split, names in (("train", VOC_TRAIN), ("val", VOC_VAL)):
+        (sbd / f"{split}.txt").write_text("\n".join(names))
+    with pytest.raises(DataError, match="no image beyond those of .*SBD's own lists"):
+        VOC.prepare(str(voc2012), str(sbd))
+
+
+def test_a_folder_of_something_else_is_refused(voc2012):
+    root, sbd = str(voc2012 / "VOCdevkit"), str(voc2012 / "benchmark_RELEASE")
+    with pytest.raises(DataError, match=rf"{root}: no folder cls in it — .*benchmark\.tgz is expected — unpack"):
+        VOC.prepare(root, root)
+    with pytest.raises(DataError, match=rf"{sbd}: no folder ImageSets/Segmentation in it — .*VOC2012 of VOCtrainval"):
+        VOC.prepare(sbd, sbd)
+
+
+def test_the_script_for_voc_says_what_trainaug_holds(voc2012, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prepare", str(voc2012), str(voc2012), "--workers", "1"])
+    VOC.main()
+    assert "2 label files written" in (said := capsys.readouterr().out)
+    assert "trainaug has 4 images (the official one 10582)" in said
+
+
 def test_a_label_is_written_whole_or_not_at_all(tmp_path):
     def fails(part: str) -> None:
         Path(part).write_bytes(b"half")
@@ -183,7 +285,9 @@ def test_what_was_converted_before_an_error_stays(tmp_path):
     assert convert.convert(conversions, lambda _: np.zeros((2, 2), np.uint8), "toy") <= 3
 
 
-@pytest.mark.parametrize(("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, [])])
+@pytest.mark.parametrize(
+    ("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, []), (VOC, ["nowhere"])]
+)
 def test_a_script_without_files_leaves_with_code_2_and_says_what_it_needs(
     module, arguments, tmp_path, monkeypatch, capsys
 ):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from seglab import benchmark
 from seglab.report import table as tables
 from seglab.report.collect import collect
 from tests.pages import ROOT, script
@@ -98,6 +99,30 @@ def test_a_record_does_not_say_where_it_was_made(tmp_path, compose, monkeypatch)
     assert record["files"]["config.yaml"]["data"]["root"] == "ROOT"
     assert record["files"]["provenance.json"]["machine"]["processor"]
     assert "seed=7" in record["files"]["overrides.txt"]
+
+
+def test_costs_are_those_of_the_benchmarks_file_and_come_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    (tmp_path / "costs").mkdir()
+    command = ["benchmark", "classifier=linear,cac", "backbone.name=test_resnet.r160_in1k", "decoder.width=16",
+               "--size", "64", "64", "--classes", "7", "--rounds", "1", "--warmup", "0",
+               "--json", str(tmp_path / "costs/small.json")]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", command)
+    benchmark.main()
+    kept = json.loads((tmp_path / "costs/small.json").read_text())
+    text = results.costs("small")
+    assert "python -m seglab.benchmark classifier=linear,cac backbone.name=" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["classifier=linear", "classifier=cac"]
+    for row, cost in zip(rows[2:], kept["variants"], strict=True):
+        assert dict(zip(rows[0][1:], row[1:], strict=True)) == {
+            "parameters, M": f"{cost['parameters'] / 1e6:.2f}",
+            "GFLOPs an image": f"{cost['gflops']:.2f}",
+            "latency, ms": f"{cost['latency_ms']:.2f}",
+            "ratio": f"{cost['latency_ratio']:.2f}",
+            "training step, ms": f"{cost['step_ms']:.2f}",
+            "its ratio": f"{cost['step_ratio']:.2f}",
+        }
 
 
 @pytest.mark.parametrize("same", [True, False])

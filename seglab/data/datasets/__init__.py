@@ -7,10 +7,12 @@ from seglab.data.datasets.cityscapes import Cityscapes
 from seglab.data.datasets.coco_stuff import CocoStuff10k, CocoStuff164k
 from seglab.data.datasets.folder import Folder
 from seglab.data.datasets.pascal_context import PascalContext59, PascalContext60
+from seglab.data.datasets.voc2012 import VOC2012
 
 __all__ = [
     "ADE20K",
     "CIFAR10",
+    "VOC2012",
     "CamVid",
     "Cityscapes",
     "CocoStuff10k",

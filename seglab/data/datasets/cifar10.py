@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from textwrap import indent
 from typing import Any, ClassVar
@@ -33,6 +34,8 @@ PALETTE = (
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 """Bytes of an image."""
+IMAGES = 10000
+"""Of each published file."""
 BATCHES = {
     "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
     "test": ("test_batch",),
@@ -93,10 +96,28 @@ cifar-10-batches-py/{data_batch_1,...,data_batch_5,test_batch}        the python
             folder, suffix = self.folder
             read: Callable[[str], Batch] = read_binary if suffix else read_pickle
             self._batches[split] = [read(os.path.join(folder, f"{name}{suffix}")) for name in BATCHES[split]]
+            self.refuse_cut(split)
             number = sum(len(labels) for _, labels in self._batches[split])
             if number != OFFICIAL[split]:
                 _log.warning("cifar10, split %s: %d images; the official split has %d", split, number, OFFICIAL[split])
         return self._batches[split]
+
+    def refuse_cut(self, split: str) -> None:
+        """DataError where a file of the binary version is shorter than published and others beside it are not.
+
+        A download that ends between two records is a sound file of fewer images; a pickle says itself where it ends.
+        """
+        folder, suffix = self.folder
+        paths = {name: os.path.join(folder, f"{name}{suffix}") for names in BATCHES.values() for name in names}
+        whole = IMAGES * (PIXELS + 1)
+        if not suffix or not any(os.path.isfile(path) and os.path.getsize(path) == whole for path in paths.values()):
+            return
+        for name, (_, labels) in zip(BATCHES[split], self._batches[split], strict=True):
+            if len(labels) != IMAGES:
+                self._batches.pop(split)
+                raise DataError(
+                    f"{paths[name]}: {len(labels)} images, and files beside it are whole — expected {IMAGES} — {REMEDY}"
+                )
 
     def names(self, split: str) -> list[str]:
         """``train/00000`` and so on, counted over the split's files."""
@@ -140,6 +161,8 @@ def read_pickle(path: str) -> Batch:
     """A file of the python version; DataError where it is none. Nothing that the file names is run."""
     batch = "a batch of CIFAR-10's python version"
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(0, "no regular file")  # a pipe would be waited at for ever
         with open(path, "rb") as file:
             content = Plain(file, path).load()
     except OSError as error:
