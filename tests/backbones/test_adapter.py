@@ -157,13 +157,19 @@ def test_layers_are_counted_from_the_last_block_down_to_the_stem(name: str) -> N
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "backbone").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_option_composes_into_what_timm_knows(path: Path) -> None:
+def test_every_option_composes_and_publishes_the_strides_of_its_maps(path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node = compose(f"backbone/{path.stem}", overrides=["backbone.pretrained=false"]).backbone
-    expected = {"resnet50_d8": (4, 8, 8, 8), "resnet101_d8": (4, 8, 8, 8), "mobilenetv2_d8": (4, 8, 8, 8)}
-    if path.stem in ("swin_base", "swin_large", "resnet101_d8"):  # large: their small twins are built here
-        node.name = {"swin": "swin_tiny_patch4_window7_224", "resn": "resnet26"}[path.stem[:4]]
+    small = {  # of large ones
+        "swin_base": {"name": "swin_tiny_patch4_window7_224"},
+        "swin_large": {"name": "swin_tiny_patch4_window7_224"},
+        "resnet101_d8": {"name": "resnet26"},
+        "resnet101s_d8": {"name": "resnet26"},
+        "plain140_cifar": {"blocks": 2},
+    }
+    node.update(small.get(path.stem, {}))
     with torch.random.fork_rng():
         backbone = instantiate(node, _convert_="all")
-    assert backbone.strides == expected.get(path.stem, (4, 8, 16, 32))
-    assert len(maps_of(backbone, 64, 64)) == 4
+    if isinstance(backbone, Timm):
+        assert backbone.strides == ((4, 8, 8, 8) if path.stem.endswith("_d8") else (4, 8, 16, 32))
+    assert [m.shape[-1] for m in maps_of(backbone, 64, 64)] == [64 // stride for stride in backbone.strides]
