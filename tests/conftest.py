@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 import json
 from functools import lru_cache
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.config_repository import ConfigRepository
 from hydra.plugins.config_source import ConfigResult
 
 from seglab import build, cli
 from seglab.runs import atomic
 
 torch.set_num_threads(1)  # the tests run side by side
+gc.set_threshold(50_000)  # composing makes and drops objects by the hundred thousand
 
 TINY = [
     "data.dataset.size=[48,64]", "data.dataset.lengths={train: 24, val: 3, test: 5}", "data.batch_size=4", "data.num_workers=0",
@@ -39,20 +41,18 @@ def options(group: str) -> list[str]:
 
 @pytest.fixture(autouse=True, scope="session")
 def parsed_once():
-    """Every configuration file is parsed once in a process: that is a third of what composing takes, a thousand times."""
-    parse, known = FileConfigSource.load_config, {}
+    """Every file of ``conf`` is read once in a process: that is a third of what composing takes, a thousand times."""
+    read, known, own = ConfigRepository.load_config, {}, str(cli.conf_dir())
 
-    def load(source: FileConfigSource, config_path: str) -> ConfigResult:
-        path = Path(source.path, source._normalize_file_name(config_path))
-        if not path.is_file():
-            return parse(source, config_path)  # which says so
-        key = (path, path.stat().st_mtime_ns)
-        if key not in known:
-            known[key] = parse(source, config_path)
-        return copy.deepcopy(known[key])
+    def load(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+        if {each.path for each in repository.get_sources() if each.scheme() == "file"} != {own}:
+            return read(repository, config_path)
+        if config_path not in known:
+            known[config_path] = read(repository, config_path)
+        return copy.deepcopy(known[config_path])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", load)
+        patch.setattr(ConfigRepository, "load_config", load)
         yield
 
 

@@ -178,7 +178,9 @@ def parameters(name: str) -> set[str]:
 
 
 class Branches(SimpleNamespace):
-    """Tensors that a term asks for by name."""
+    """Tensors that a term asks for by name, of the whole image."""
+
+    pixels = None
 
     def read(self, name: str) -> Tensor:
         return getattr(self, name)
@@ -202,7 +204,7 @@ def of_term(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     needs = inspect.signature(getattr(losses, name)).parameters
     with double():
         term = getattr(losses, name)(**chosen, **({"network": Teacher} if "network" in needs else {}))
-    usual = (B, K) if name.startswith("Category") else (B, K, *MAP)  # of whole images
+    usual = (B, K) if name.startswith("Category") or name == "Presence" else (B, K, *MAP)  # of whole images
     made = {
         branch: 3 * wave((B, K, C) if "prototypes" in branch else usual, place)
         for place, branch in enumerate(term.branches)

@@ -1,6 +1,6 @@
 """Published FFNets: their tensors under seglab's names and back, and the overrides that make one of them.
 
-network.model.load_state_dict(ours(torch.load(file, weights_only=True)))
+network.model.load_state_dict(ours(tensors))
 """
 
 from __future__ import annotations
