@@ -178,10 +178,10 @@ class Study:
         """The runs of a row, by seed."""
         return sorted((run for run in self.sweep.runs if run.factors["row"] == name), key=lambda run: run.seed)
 
-    def markdown(self, metric: str = "test/mIoU", caption: bool = False) -> str:
-        """The table as Markdown with its footnotes."""
-        text = formats.markdown(self.table(metric))
-        return text if caption else text.partition("\n\n")[2]
+    def markdown(self, metric: str = "test/mIoU") -> str:
+        """The report's table as Markdown; of its notes only the one on power, the others being the same everywhere."""
+        _, _, text = formats.markdown(self.table(metric)).partition("\n\n")
+        return "\n".join(line for line in text.split("\n") if not line.startswith("- ") or line.startswith("- power"))
 
     def spread(self, name: str, metric: str = "test/mIoU") -> str:
         """``49.61 ± 0.52``."""
