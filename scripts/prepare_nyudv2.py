@@ -1,6 +1,6 @@
 """NYU Depth v2's labelled images as PNGs with 40 classes and depth. Safe to stop and start again.
 
-    python scripts/prepare_nyudv2.py nyu_depth_v2_labeled.mat ROOT
+    python scripts/prepare_nyudv2.py ROOT nyu_depth_v2_labeled.mat
 
 Writes below ROOT, for {train,test} of the official split (795 and 654 images) and NNNN = the image's number from 1:
 
@@ -29,8 +29,7 @@ from seglab.data.tables import nyudv2_official
 from seglab.errors import DataError
 
 FOLDERS = {"labels": "labels_40", "depths": "depth", "rawDepths": "depth_raw", "images": "rgb"}
-"""What is written of which array. Images come last: a run that was cut short leaves labels without images, which no
-training takes for a data set."""
+"""What is written of which array."""
 EXPECTED = "nyu_depth_v2_labeled.mat as published"
 DEEPEST = 0xFFFF
 """Millimetres that 16 bits hold."""
@@ -38,16 +37,16 @@ DEEPEST = 0xFFFF
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mat", help="nyu_depth_v2_labeled.mat")
     parser.add_argument("root", help="folder to write to")
+    parser.add_argument("mat", help="nyu_depth_v2_labeled.mat")
     parser.add_argument("--workers", type=int, default=None, help="threads (default: the cores, at most 8)")
     args = parser.parse_args()
-    written = prepare(args.mat, args.root, args.workers)
+    written = prepare(args.root, args.mat, args.workers)
     counts = ", ".join(f"{split}: {len(numbers)} images" for split, numbers in nyudv2_official().numbers.items())
     print(f"{written} files written below {args.root} ({counts})")
 
 
-def prepare(mat: str, root: str, workers: int | None = None, splits: Mapping[str, Sequence[int]] | None = None) -> int:
+def prepare(root: str, mat: str, workers: int | None = None, splits: Mapping[str, Sequence[int]] | None = None) -> int:
     """Write the PNGs that are not there yet.
 
     Args:
@@ -62,13 +61,17 @@ def prepare(mat: str, root: str, workers: int | None = None, splits: Mapping[str
     splits = nyudv2_official().numbers if splits is None else splits
     root = os.path.expanduser(root)
     with closing(Labeled(os.path.expanduser(mat), sum(map(len, splits.values())))) as labeled:
-        conversions = [
-            Conversion(f"{array}/{number}", os.path.join(root, split, folder, f"{number:04d}.png"))
-            for array, folder in FOLDERS.items()
-            for split, numbers in splits.items()
-            for number in numbers
-        ]
-        return convert(conversions, labeled.encode, "NYU Depth v2", workers)
+        written = 0
+        # Images last: a run that was cut short leaves labels without images, which no training takes for a data set.
+        for arrays in (("labels", "depths", "rawDepths"), ("images",)):
+            conversions = [
+                Conversion(f"{array}/{number}", os.path.join(root, split, FOLDERS[array], f"{number:04d}.png"))
+                for array in arrays
+                for split, numbers in splits.items()
+                for number in numbers
+            ]
+            written += convert(conversions, labeled.encode, f"NYU Depth v2: {', '.join(arrays)}", workers)
+        return written
 
 
 class Labeled:
@@ -110,25 +113,30 @@ class Labeled:
                 f"{self.path}: {said} — {number} images [3, width, height] and maps [width, height] are expected"
                 f" — take {EXPECTED}"
             )
-        official, names = nyudv2_official(), self.names()
-        wrong = [
-            f"{index}: {names[index - 1] if index <= len(names) else 'missing'} instead of {name}"
-            for name, index in zip(TABLE.classes, official.id_894, strict=True)
-            if index is not None and names[index - 1 : index] != [name]
-        ]
-        if wrong or len(names) != len(official.from_894) - 1:
+        official, cells = nyudv2_official(), self.names()
+        number = len(official.from_894) - 1
+        known = {index: name for name, index in zip(TABLE.classes, official.id_894, strict=True) if index is not None}
+        found_names = {index: self.text(cells[index - 1]) for index in known if index <= len(cells)}
+        wrong = [f"{index} {found_names.get(index)} for {name}" for index, name in known.items()
+                 if found_names.get(index) != name]  # fmt: skip
+        if wrong or len(cells) != number:
             raise DataError(
-                f"{self.path}: {len(names)} names of classes, {len(wrong)} of those known are others"
-                f" ({'; '.join(wrong[:3])}) — the {len(official.from_894) - 1} published names are expected"
-                f" — take {EXPECTED}"
+                f"{self.path}: {len(cells)} names of classes, of which {len(wrong)} are others than known"
+                f" ({'; '.join(wrong[:3])}) — the {number} published names are expected — take {EXPECTED}"
             )
 
-    def names(self) -> list[str]:
-        """The data set's own names of classes, in the order of their ids, which are counted from 1."""
+    def names(self) -> list[Any]:
+        """References to the data set's own names of classes, in the order of their ids, which are counted from 1."""
         try:
-            cells = np.asarray(self.file["names"]).ravel()
-            return ["".join(map(chr, np.asarray(self.file[cell]).ravel().tolist())) for cell in cells]
-        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            return list(np.asarray(self.file["names"]).ravel())
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise DataError(f"{self.path}: names cannot be read ({error!r}) — take {EXPECTED}") from error
+
+    def text(self, cell: Any) -> str:
+        """What a reference to characters of 16 bits says."""
+        try:
+            return "".join(map(chr, np.asarray(self.file[cell]).ravel().tolist()))
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise DataError(f"{self.path}: names cannot be read ({error!r}) — take {EXPECTED}") from error
 
     def encode(self, source: str) -> np.ndarray:

@@ -105,7 +105,7 @@ class NYUDv2(FileSource):
     splits = ("train", "test")
     official = (795, 654)
     gives = frozenset({"label", "depth"})
-    prepare = "python scripts/prepare_nyudv2.py nyu_depth_v2_labeled.mat ROOT"
+    prepare = "python scripts/prepare_nyudv2.py ROOT nyu_depth_v2_labeled.mat"
     layout = """
 {train,test}/rgb/<name>.png                as the script writes them
 {train,test}/labels_40/<name>.png          0 void, 1..40
