@@ -12,12 +12,15 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
+from seglab import evaluate
 from seglab.data import check, io
 from seglab.data.augment import Augment
 from seglab.data.collate import stack
 from seglab.data.datasets.nyudv2 import CROPS, TABLE, NYUDv2
 from seglab.data.tables import nyudv2_official
 from seglab.errors import ConfigError, DataError
+from seglab.train import fit
+from tests.conftest import SMALL_NET
 
 
 @pytest.fixture
@@ -237,3 +240,25 @@ def test_a_real_depth_map_is_metres(samples):
     assert 0.5 < depth[depth > 0].min() < depth.max() <= 10
     with pytest.raises(DataError, match="depth of mode RGB"):
         io.read_depth(str(next((samples / "nyu_depth_v2" / "images").iterdir())))
+
+
+def test_crop_and_labels_stand_with_every_score(mini, tmp_path, compose, capsys, caplog):
+    root, run = mini.nyudv2(tmp_path / "nyu", size=(32, 48)).root, tmp_path / "run"
+    small = ["data.batch_size=2", "augment.crop=[32,48]", "trainer.max_steps=1", "trainer.val_check_interval=1"]
+    machine = ["data.num_workers=0", "trainer.accelerator=cpu", "callbacks.images=null"]
+    caplog.set_level("INFO", "seglab.train")
+    fit(compose("train", ["data=nyudv2", f"data.root={root}", *SMALL_NET, *small, *machine]), run)
+    variant, said = {"crop": "none", "labels": "0..40"}, "nyudv2 (crop none, labels 0..40)"
+    printed = capsys.readouterr().out
+    for stage in ("val (split test) at step 1", "test at step 1"):
+        assert f"{said} {stage}" in " ".join(printed.split())
+    assert f"data: {said}, 40 classes, 5 train, 3 val" in caplog.text
+    assert json.loads((run / "metrics.json").read_text())["variant"] == variant
+    assert json.loads((run / "provenance.json").read_text())["data"]["variant"] == variant
+
+    options = [f"ckpt={run}", f"output={tmp_path / 'evaluated'}", "trainer.accelerator=cpu", "images=0"]
+    evaluate.score(compose("evaluate", [*options, "data.num_workers=0", "data.dataset.labels=0..40"]))
+    assert f"{said} test" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "evaluated" / "metrics.json").read_text())["variant"] == variant
+    with pytest.raises(DataError, match=r"data\.dataset\.crop=gupta expects 640x480 or 560x425"):
+        evaluate.score(compose("evaluate", [*options, "data.num_workers=0", "data.dataset.crop=gupta"]))
