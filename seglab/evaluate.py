@@ -243,7 +243,7 @@ def report(
     task, results, part = module.task, module.results, options["trainer"]["limit_test_batches"]
     split = options["split"] + ("-oracle" if options["oracle"] else "")
     about = {
-        "ckpt": str(stored.path), "step": stored.step, "dataset": task.spec.name, "split": options["split"],
+        "ckpt": str(stored.path), "step": stored.step, **task.spec.record(), "split": options["split"],
         "uses_labels": bool(options["oracle"]), "whole_split": part is None, "protocol": asdict(task.protocol),
         "predictor": options["predictor"], "corruption": corruption and corruption.record(),
         "names": list(task.spec.classes),
@@ -254,7 +254,7 @@ def report(
     atomic.write_json(run.path / "metrics.json", atomic.jsonable({**about, **found}))
     for name, rows in task.tables(results.values).items():
         atomic.write_text(run.path / f"{name}.csv", "".join(";".join(map(str, row)) + "\n" for row in rows))
-    title = f"{task.spec.name} {split}" + (f" (split {own})" if own != options["split"] else "")
+    title = f"{task.spec.title} {split}" + (f" (split {own})" if own != options["split"] else "")
     title += f", {corruption}" if corruption else ""
     console = Console(soft_wrap=True)
     console.print(task.summary(results.values, title))

@@ -85,7 +85,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         path = resume.start(config, run.path, module, trainer)
         if config["init_from"] and path is None:
             init_from(module.task.model, config["init_from"], config["allow_nonfinite"], data.spec.classes)
-        about = {"dataset": data.spec.name, "fingerprint": data.fingerprint()}
+        about = {**data.spec.record(), "fingerprint": data.fingerprint()}
         run.describe(module.config, overrides, config["seed"], about)
         run.write_scores(kind.headline, module.task.known_scores())
         if run.writes:
@@ -96,7 +96,9 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
         kept = kept_by(trainer)
         found = kept.scores if kept else scores(module)
         results = {f"val/{name}": value for name, value in found.items()} | (kept.found if kept else {})
-        run.write_metrics({**build.parameters(module.task), "step": trainer.global_step, **results})
+        run.write_metrics(
+            {**data.spec.record(), **build.parameters(module.task), "step": trainer.global_step, **results}
+        )
         if tested:
             results |= test(trainer, module, data, run, config["test"])
         monitored = {kept.score.name: kept.score} if kept and kept.score else {}
@@ -125,7 +127,7 @@ def log_summary(config: dict[str, Any], module: Any, data: Any, run: Any) -> Non
     from seglab import build
 
     counts = ", ".join(f"{len(data.names(role))} {role}" for role in ("train", "val"))
-    log.info("data: %s, %d classes, %s", data.spec.name, data.spec.num_classes, counts)
+    log.info("data: %s, %d classes, %s", data.spec.title, data.spec.num_classes, counts)
     if config["test"] and config["data"]["splits"]["test"] and not data.splits["test"]:
         there = ", ".join(data.source.splits)
         log.info("no test: %s has no split test, only %s — add it, or set data.splits.test=val", data.spec.name, there)

@@ -38,6 +38,8 @@ class Batch:
     """[B, H, W] int64 train ids, ``IGNORE`` where void."""
     category: Tensor | None = None
     """[B] int64 class of the whole image."""
+    depth: Tensor | None = None
+    """[B, H, W] float32 metres, 0 where unknown."""
     sequence: tuple[str, ...] | None = None
     """In evaluation: the video that each image is a frame of, where the data set has videos."""
 

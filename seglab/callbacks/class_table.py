@@ -54,6 +54,7 @@ class ClassTable(OfTraining):
         data = getattr(trainer, "datamodule", None)
         split = stage if data is None else data.split(stage)
         title = f"{stage} at step {step}" if split == stage else f"{stage} (split {split}) at step {step}"
+        title = f"{task.spec.title} {title}" if task.spec.variant else title
         get_console().print(task.summary(values, title, classes=len(classes) <= self.max_rows))
         self.send(trainer, stage, rows, lambda: task.figures(values))
 

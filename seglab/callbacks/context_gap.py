@@ -109,7 +109,7 @@ class ContextGap(EvaluationObserver):
             }
             for k, label in enumerate(module.task.spec.classes)
         ]
-        title = f"{module.task.spec.name} {module.stage}, step {trainer.global_step}"
+        title = f"{module.task.spec.title} {module.stage}, step {trainer.global_step}"
         publish(trainer, module.stage, "context_gap", rows, draw(rows, mean, title))
 
 

@@ -93,7 +93,7 @@ class TauCalibration(EvaluationObserver):
         module.results.add({"tau_NLL": best(rows)["tau"]})
         if trainer.is_global_zero and not trainer.sanity_checking:
             named = has_tau(module.task.model.classifier)
-            title = f"{module.task.spec.name} {module.stage}, step {trainer.global_step}"
+            title = f"{module.task.spec.title} {module.stage}, step {trainer.global_step}"
             publish(trainer, module.stage, "tau_calibration", rows, draw(rows, title, named))
 
 

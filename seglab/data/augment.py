@@ -35,6 +35,9 @@ Size = tuple[int, int]
 AUGMENT = 0xA06
 """Separates the random numbers of the augmentation from those of the order."""
 
+UNCOVERED = "uncovered"
+"""A mask beside the maps: 0, and another value where a transform uncovers pixels."""
+
 BAND = 32
 """Rows that go through all colour steps together: they stay in the core's cache, which halves the time."""
 
@@ -246,7 +249,7 @@ class Augment:
         flip: probability of mirroring left and right.
         photometric: the colour distortion; None leaves colours alone.
         extra: albumentations transforms of image, or image and mask (the label), that leave an image uint8. Those that
-            uncover pixels need ``fill_mask: 255``.
+            uncover pixels need ``fill_mask: 255``; other maps have their own fill value there.
         fill: (r, g, b) that images smaller than the crop are padded with; the mean colour, unless it is set.
         scaled_decoding: decode a JPEG at 1/2, 1/4 or 1/8 of its size where the resized image is no larger: faster, with
             other pixels than the published pipelines, for what is decoded is antialiased. None or false: never.
@@ -292,6 +295,9 @@ class Augment:
         self.flip = flip
         self.scaled_decoding = scaled_decoding
         others = {name: "mask" for name, target in targets.TARGETS.items() if target.is_map and _key(name) == name}
+        self.extra = bool(extra)
+        if extra:
+            others[UNCOVERED] = "mask"
         steps = [*([] if photometric is None else [photometric]), *extra]
         self.pipeline = A.Compose(steps, additional_targets=others)
         self.fill = [int(value) for value in fill]
@@ -308,8 +314,14 @@ class Augment:
         scale = self.scale(opened, geometry.size)
         window = geometry.of_image(opened.read(scale), opened.size, scale)
         out = {"image": window, **{_key(name): values for name, values in maps.items()}}
+        further = [name for name in maps if name != "label"]
+        if further and self.extra:
+            out[UNCOVERED] = np.zeros(window.shape[:2], np.uint8)
         if self.pipeline.transforms:
             out = self.pipeline(**out, force_apply=True)  # which draws nothing for the pipeline as a whole
+        if UNCOVERED in out:
+            for name in further:  # ``fill_mask`` is the label's value, of a depth it would be metres
+                out[name][out[UNCOVERED] > 0] = targets.TARGETS[name].fill
         image = out["image"]
         if image.dtype != np.uint8 or image.shape[2:] != (3,):
             raise ConfigError(

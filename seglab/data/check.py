@@ -212,15 +212,19 @@ def _header(source: FileSource, pair: Pair) -> None:
     image = io.read_header(source.path(pair.image), source.max_pixels)
     if pair.label is not None:
         label = io.read_header(source.path(pair.label), source.max_pixels)
-        source.same_size(pair, image[:2], label[:2])
+        source.same_size(pair.image, image[:2], pair.label, label[:2])
+    for _, file in pair.others:
+        source.same_size(pair.image, image[:2], file, io.read_header(source.path(file), source.max_pixels)[:2])
 
 
 def _pixels(source: FileSource, pair: Pair) -> dict[int, int]:
     image = io.read_image(source.path(pair.image), source.max_pixels, source.exif)
+    for target, file in pair.others:
+        source.same_size(pair.image, image.shape[:2], file, source.read_other(pair, target).shape)
     if pair.label is None:
         return {}
     stored = source.read_stored(pair)
-    source.same_size(pair, image.shape[:2], stored.shape)
+    source.same_size(pair.image, image.shape[:2], pair.label, stored.shape)
     return histogram(stored)
 
 

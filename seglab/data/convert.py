@@ -15,7 +15,7 @@ from seglab.errors import DataError, UserError
 
 
 class Conversion(NamedTuple):
-    """One file to read and one to write."""
+    """What to read (a file, or what names a part of one) and the file to write."""
 
     source: str
     target: str
@@ -24,7 +24,9 @@ class Conversion(NamedTuple):
 def convert(
     conversions: Sequence[Conversion], encode: Callable[[str], np.ndarray], title: str, workers: int | None = None
 ) -> int:
-    """Write ``encode(source)`` [H, W] uint8 as PNG to every target that does not exist yet; returns how many.
+    """Write ``encode(source)`` as PNG to every target that does not exist yet; returns how many.
+
+    Arrays are [H, W] uint8 or uint16, or [H, W, 3] uint8.
 
     A target appears by renaming, so one that exists is complete. The first error stops the run and what is done stays.
     """
@@ -35,7 +37,7 @@ def convert(
         os.makedirs(folder, exist_ok=True)
 
     def work(conversion: Conversion) -> None:
-        save_label(encode(conversion.source), conversion.target)
+        save_png(encode(conversion.source), conversion.target)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress, ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
@@ -49,9 +51,9 @@ def convert(
     return len(pending)
 
 
-def save_label(label: np.ndarray, path: str) -> None:
-    """Write an 8-bit grey PNG whole or not at all."""
-    write_whole(path, lambda part: Image.fromarray(label).save(part, format="PNG"))
+def save_png(array: np.ndarray, path: str) -> None:
+    """Write a PNG whole or not at all: grey of 8 or 16 bits, or RGB, as the array is."""
+    write_whole(path, lambda part: Image.fromarray(array).save(part, format="PNG"))
 
 
 def write_whole(path: str, write: Callable[[str], object]) -> None:

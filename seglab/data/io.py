@@ -181,6 +181,17 @@ def read_label(
         return _ids_of_colours(np.asarray(image)[..., :3], colours, path)
 
 
+def read_depth(path: str, per_metre: float = 1000, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """[H, W] float32 metres of a 16-bit grey image of ``1 / per_metre`` metres, 0 where unknown."""
+    with _open(path, max_pixels) as image:
+        if not image.mode.startswith("I"):
+            raise DataError(
+                f"{path}: depth of mode {image.mode} — one channel of 16 bits is expected, 1/{per_metre:g} metres"
+                " — take the files of depths, not of their display"
+            )
+        return np.asarray(image).astype(np.float32) / np.float32(per_metre)
+
+
 def orient(array: np.ndarray, orientation: int) -> np.ndarray:
     """``array`` [H, W, ...] turned upright from EXIF ``orientation`` 1..8."""
     if orientation in (5, 6, 7, 8):

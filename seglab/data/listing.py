@@ -20,6 +20,8 @@ class Pair(NamedTuple):
     """The image's path without suffix."""
     image: str
     label: str | None
+    others: tuple[tuple[str, str], ...] = ()
+    """Further maps of the image: the target's name (see ``data/targets.py``) and the file."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Sample:
     """[H, W] uint8 train ids, ``IGNORE`` where void."""
     category: int | None = None
     """Class of the whole image."""
+    depth: np.ndarray | None = None
+    """[H, W] float32 metres, 0 where unknown."""
 
 
 @dataclass(kw_only=True)
@@ -71,7 +73,7 @@ class Source(ABC):
 
     spec: DatasetSpec
     splits: tuple[str, ...]
-    gives: ClassVar[frozenset[str]] = frozenset({"label"})
+    gives: frozenset[str] = frozenset({"label"})
     """The targets (see :mod:`seglab.data.targets`) of its samples, apart from splits that were published without."""
     allow_unlabelled: bool = False
     """Whether an image without a label is left out instead of refused (set by the DataModule)."""
@@ -228,8 +230,11 @@ class FileSource(Source):
             if pair.label is None:
                 raise DataError(f"{path}: no label file — add it, or set data.allow_unlabelled=true")
             stored = self.read_stored(pair)
-            self.same_size(pair, size, stored.shape)
+            self.same_size(pair.image, size, pair.label, stored.shape)
             values["label"] = self.table(stored, self.path(pair.label))
+        for target, file in pair.others:
+            values[target] = self.read_other(pair, target)
+            self.same_size(pair.image, size, file, values[target].shape)
 
         def read(scale: int) -> np.ndarray:
             return io.read_image(path, self.max_pixels, self.exif, scale=scale, header=header)
@@ -239,20 +244,33 @@ class FileSource(Source):
     def read_stored(self, pair: Pair) -> np.ndarray:
         """[H, W] ids of a pair's label as stored."""
         assert pair.label is not None
-        ids = io.read_label(self.path(pair.label), self.colours, self.max_pixels)
-        if self.exif == "apply":
-            ids = io.orient(ids, io.read_header(self.path(pair.image), self.max_pixels).orientation)
-        return ids
+        return self.upright(pair, io.read_label(self.path(pair.label), self.colours, self.max_pixels))
 
-    def same_size(self, pair: Pair, image: Sequence[int], label: Sequence[int]) -> None:
-        """DataError where image and label (height, width) differ."""
-        if tuple(image) == tuple(label):
+    def read_other(self, pair: Pair, target: str) -> np.ndarray:
+        """[H, W] of one of a pair's further maps, as a sample has it."""
+        return self.upright(pair, self.read_map(target, self.path(dict(pair.others)[target])))
+
+    def read_map(self, target: str, path: str) -> np.ndarray:
+        """[H, W] of the file of a further map, as a sample has it, not turned; DataError where it cannot be used.
+
+        To be written by a source whose pairs have ``others``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lists files of {target} and does not say how they are read")
+
+    def upright(self, pair: Pair, values: np.ndarray) -> np.ndarray:
+        """A map [H, W] as its image is turned."""
+        if self.exif == "ignore":
+            return values
+        return io.orient(values, io.read_header(self.path(pair.image), self.max_pixels).orientation)
+
+    def same_size(self, image: str, size: Sequence[int], other: str, found: Sequence[int]) -> None:
+        """DataError where an image and a map of it, each a file below the root and (height, width), differ in size."""
+        if tuple(size) == tuple(found):
             return
-        assert pair.label is not None
-        turned = tuple(image) == tuple(label)[::-1]
+        turned = tuple(size) == tuple(found)[::-1]
         cause = "the image is probably rotated by EXIF" if turned else "they do not belong together"
         raise DataError(
-            f"{self.path(pair.image)} is {image[1]}x{image[0]} and {self.path(pair.label)} is {label[1]}x{label[0]}"
+            f"{self.path(image)} is {size[1]}x{size[0]} and {self.path(other)} is {found[1]}x{found[0]}"
             f" — one size is expected; {cause} — mend or remove the pair"
         )
 
@@ -263,7 +281,7 @@ class FileSource(Source):
     def files(self, split: str) -> Iterator[tuple[str, os.stat_result]]:
         """Path below the root and state of every file of ``split``; DataError where one is none."""
         for pair in self.pairs(split):
-            for path in (pair.image, pair.label):
+            for path in (pair.image, pair.label, *(file for _, file in pair.others)):
                 if path is not None:
                     try:
                         status = os.stat(self.path(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from seglab.errors import ConfigError
 from seglab.types import IGNORE
@@ -19,6 +20,9 @@ class DatasetSpec:
     """One RGB colour per class, for display only: two classes may share a colour."""
     label_map: Mapping[int, int] | None = field(default=None, hash=False)
     """Stored id -> train id or ``IGNORE``, for every legal stored id; None: these are what is stored."""
+    variant: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What its files are read as, where published numbers differ in it (a border that is cut off): said with every
+    score. Empty for most data sets."""
 
     def __post_init__(self) -> None:
         """Refuse a table that cannot be meant."""
@@ -41,6 +45,16 @@ class DatasetSpec:
                     f"dataset {self.name}: label map sends {wrong} — stored ids are 0..{0xFFFF}, train ids"
                     f" 0..{self.num_classes - 1}, void is {IGNORE} — mend data.dataset.label_map"
                 )
+
+    @property
+    def title(self) -> str:
+        """The name, with the variant in brackets."""
+        said = ", ".join(f"{key} {value}" for key, value in self.variant.items())
+        return f"{self.name} ({said})" if said else self.name
+
+    def record(self) -> dict[str, Any]:
+        """As plain data, to stand beside scores: the name and, where there is one, the variant."""
+        return {"dataset": self.name} | ({"variant": dict(self.variant)} if self.variant else {})
 
     @property
     def num_classes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,26 @@ def class_list(name: str) -> ClassList:
         tuple(row["raw"] for row in rows),
         tuple(data.get("void", ())),
     )
+
+
+@dataclass(frozen=True)
+class NYUDv2Official:
+    """What the 40 classes of NYU Depth v2 and its split are made of."""
+
+    from_894: tuple[int, ...]
+    """Class 0..40 of each id 0..894 of the data set's own names; 0 is void."""
+    id_894: tuple[int | None, ...]
+    """For each class the one id of the 894 that has its name; None where it stands for many."""
+    numbers: Mapping[str, tuple[int, ...]]
+    """Split -> the images' numbers, from 1."""
+
+
+@cache
+def nyudv2_official() -> NYUDv2Official:
+    """The rest of ``meta/nyudv2_40.json``."""
+    data = json.loads((FOLDER / "nyudv2_40.json").read_text(encoding="utf-8"))
+    numbers = {split: tuple(data[split]) for split in ("train", "test")}
+    return NYUDv2Official(tuple(data["from_894"]), tuple(row["raw_894"] for row in data["classes"]), numbers)
 
 
 @cache

@@ -45,6 +45,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "label": Target(fill=IGNORE, dtype=np.int64),
         "category": Target(fill=None, dtype=np.int64),
+        "depth": Target(fill=0, dtype=np.float32),
     }
 )
 
@@ -60,6 +61,8 @@ class Item:
     """[H, W] int64 train ids, ``IGNORE`` where void."""
     category: Tensor | None = None
     """[] int64 class of the whole image."""
+    depth: Tensor | None = None
+    """[H, W] float32 metres, 0 where unknown. Resizing an image leaves the metres as they are."""
     sequence: str | None = None
     """In evaluation: the sequence that it is a frame of."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Run:
     dataset: str
     fingerprint: str | None = field(default=None, repr=False)
     """Of the data's file names and sizes."""
+    variant: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the data's files were read as, where published numbers differ in it."""
     known: Known = field(default=EARLIER, repr=False)
     """Direction and unit of its numbers."""
 
@@ -104,6 +106,7 @@ class Sweep:
     baseline: dict[str, Scalar] | None
     published: Published | None
     dataset: str
+    """Its name and, in brackets, the variant."""
 
     @property
     def headline(self) -> Score:
@@ -155,10 +158,12 @@ def collect(folder: str | Path) -> Sweep:
     refuse_mixed_headlines(folder, runs)
     factors = varied(job["factors"] for job in jobs.values()) if jobs else from_overrides(runs)
     problems += without_other_data(runs) + without_duplicates(runs)
+    if any(run.variant != runs[0].variant for run in runs):
+        problems.append(f"runs read the data in different ways, and their numbers differ in that too: {data_of(runs)}")
     published = read_published(plan.get("published"), next(iter(factors), None), runs[0].known.headline.name)
     title = str(plan.get("title") or plan.get("name") or folder.resolve().name)
     baseline = plan.get("baseline") or None
-    return Sweep(folder, title, factors, runs, unfinished, problems, baseline, published, runs[0].dataset)
+    return Sweep(folder, title, factors, runs, unfinished, problems, baseline, published, data_of(runs))
 
 
 def read_published(about: Mapping[str, Any] | None, factor: str | None, headline: str) -> Published | None:
@@ -234,6 +239,9 @@ def read_run(path: Path, factors: Mapping[str, Scalar]) -> Run:
     fingerprint = data.get("fingerprint")
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise DataError(f"provenance.json: the data's fingerprint is {shown(fingerprint)} — expected a text")
+    variant = data.get("variant") or {}
+    if not isinstance(variant, dict) or not all(isinstance(value, str) for value in variant.values()):
+        raise DataError(f"provenance.json: the data's variant is {shown(variant)} — expected texts by name")
     seed = factors.get(SEED, config.get(SEED))
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise DataError(f"its seed is {seed!r}, not a whole number")
@@ -242,8 +250,19 @@ def read_run(path: Path, factors: Mapping[str, Scalar]) -> Run:
         raise DataError(f"status.json: seconds is {shown(seconds)} — expected a number, 0 or more")
     return Run(
         path, {key: value for key, value in factors.items() if key != SEED}, seed, "done", metrics, config,
-        None if seconds is None else float(seconds), data["dataset"], fingerprint, known,
+        None if seconds is None else float(seconds), data["dataset"], fingerprint, variant, known,
     )  # fmt: skip
+
+
+def data_of(runs: Sequence[Run]) -> str:
+    """The data set's name with its variant in brackets; where runs differ in that, with the values of all."""
+    names = dict.fromkeys(run.dataset for run in runs)
+    said: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for key, value in run.variant.items():
+            said.setdefault(key, {})[value] = None
+    variant = ", ".join(f"{key} {' / '.join(values)}" for key, values in said.items())
+    return ", ".join(names) + (f" ({variant})" if variant else "")
 
 
 def refuse_mixed(folder: Path, runs: Iterable[Run]) -> None:

@@ -141,7 +141,9 @@ class RunFolder:
         target = self.path / "provenance.json"
         earlier = atomic.read_json(target)  # of a run that is resumed
         if earlier and earlier.get("data") != jsonable(data):
-            log.warning("%s: the data's file names or sizes have changed since this run was started", self.path)
+            log.warning(
+                "%s: the data's file names, sizes or reading have changed since this run was started", self.path
+            )
         starts = [*earlier.pop("earlier", []), earlier] if earlier else []
         present = {
             "started": now(), "command": sys.argv, "folder": str(Path.cwd()), "seed": seed, "data": data,

@@ -181,6 +181,19 @@ def voc_colour(index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def nyudv2(root: Path, stored: Sequence[int] = (0, 1, 13, 40), size: tuple[int, int] = (HEIGHT, WIDTH)) -> Miniature:
+    """As ``scripts/prepare_nyudv2.py`` writes it: the official numbers, of which a few are in each split."""
+    numbers = {"train": (3, 4, 5, 6, 1449), "test": (1, 2, 9)}
+    for split, found in numbers.items():
+        for number in found:
+            image(root / split / "rgb" / f"{number:04d}.png", number, size)
+            label(root / split / "labels_40" / f"{number:04d}.png", stored, size=size)
+            label(root / split / "depth" / f"{number:04d}.png", (1000 + number, 2500, 9999), "u2", size)
+            label(root / split / "depth_raw" / f"{number:04d}.png", (1000 + number, 0, 9999), "u2", size)
+    counts = {split: len(found) for split, found in numbers.items()}
+    return Miniature(root, datasets.NYUDv2, counts, stored, (255, 0, 12, 39))
+
+
 def folder(root: Path) -> Miniature:
     stored = (0, 1, 2, 255)
     counts = {"test": 3, "train": 6, "val": 3}
@@ -204,6 +217,7 @@ ALL: dict[str, Callable[[Path], Miniature]] = {
         pascal_context59,
         pascal_context60,
         voc2012,
+        nyudv2,
         folder,
     )
 }

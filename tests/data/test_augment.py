@@ -303,3 +303,18 @@ def test_without_a_label_map_the_first_window_is_taken_and_the_class_stays():
     assert both.category == 3
     assert both.label.shape == (16, 16)
     assert not torch.equal(both.image, item.image)
+
+
+@pytest.mark.parametrize("extra", [[], [A.Affine(translate_px=(-9, 9), rotate=(-20, 20), fill_mask=255, p=1.0)]])
+def test_a_map_of_metres_goes_with_the_label_and_is_unknown_wherever_the_label_is_void(extra):
+    image, label = scene(40, 60, classes=30)
+    depth = label.astype(np.float32) + 1.5
+    opened = Opened.of(Sample(image=image, label=label, depth=depth, name="a"))
+    augment = Augment(crop=(48, 52), photometric=None, cat_max_ratio=1.0, extra=extra)
+    made = [augment(opened, (0, epoch, 0)) for epoch in range(8)]
+    for item in made:
+        assert item.depth.dtype == torch.float32
+        assert torch.equal(item.depth, torch.where(item.label == 255, 0.0, item.label + 1.5))
+    void = torch.stack([item.label == 255 for item in made])
+    assert void.any()
+    assert not void.all()

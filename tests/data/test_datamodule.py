@@ -416,6 +416,7 @@ def test_a_data_set_without_what_the_task_needs_is_refused(data, cifar10_miniatu
         ("pascal_context59", [480, 480], [520, 520], 16, ("slide", [520, 520])),
         ("pascal_context60", [480, 480], [520, 520], 16, ("slide", [520, 520])),
         ("voc2012", [512, 512], [2048, 512], 16, ("whole", [2048, 512])),
+        ("nyudv2", [480, 640], None, 8, ("whole", None)),
     ],
 )
 def test_conf_holds_the_published_protocol(name, crop, long_short, batch, test):

@@ -53,7 +53,8 @@ def test_every_check_level_accepts_a_sound_miniature(each, mini, tmp_path):
 @pytest.mark.parametrize(
     ("name", "classes"),
     [("CamVid", 11), ("ADE20K", 150), ("CocoStuff10k", 171), ("CocoStuff164k", 171), ("Cityscapes", 19),
-     ("PascalContext59", 59), ("PascalContext60", 60), ("VOC2012", 21)],
+     ("PascalContext59", 59), ("PascalContext60", 60), ("VOC2012", 21),
+     ("NYUDv2", 40)],
 )  # fmt: skip
 def test_class_counts_need_no_files(name, classes):
     spec = getattr(datasets, name)(None).spec
@@ -71,6 +72,7 @@ def test_class_counts_need_no_files(name, classes):
         ("pascal_context_59", "PascalContext59", {}, "png_to_train"),
         ("pascal_context_60", "PascalContext60", {}, "png_to_train"),
         ("voc2012", "VOC2012", {}, "raw_to_train"),
+        ("nyudv2_40", "NYUDv2", {}, "raw_to_train"),
     ],
 )
 def test_names_colours_and_ids_are_the_published_ones(published_tables, file, name, options, table):

@@ -24,6 +24,7 @@ class Folder:
         seed=0,
         status="done",
         dataset="scenes",
+        variant=None,
         config=None,
         metrics=None,
         **about,
@@ -47,7 +48,10 @@ class Folder:
         )
         dump(
             folder / "provenance.json",
-            {"started": "2026-01-01T00:00:00", "data": {"dataset": dataset, "fingerprint": "f"}},
+            {
+                "started": "2026-01-01T00:00:00",
+                "data": {"dataset": dataset, "fingerprint": "f", **({"variant": variant} if variant else {})},
+            },
         )
         (folder / "config.yaml").write_text(
             yaml.safe_dump(

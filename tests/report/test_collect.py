@@ -6,7 +6,7 @@ import os
 import pytest
 
 from seglab.errors import ConfigError, DataError
-from seglab.report import collect
+from seglab.report import collect, document, formats, make
 from seglab.runs.lock import born
 from seglab.runs.provenance import whoami
 
@@ -161,3 +161,29 @@ def test_the_number_of_a_trial_is_no_choice(folder):
     for n, tau in enumerate((5, 15)):
         folder.run(f"t{n}", factors={"trial": n, "classifier.tau": tau})
     assert collect(folder.path).factors == {"classifier.tau": [5, 15]}
+
+
+def test_what_the_data_was_read_as_stands_with_the_data_set_and_a_mix_is_said(folder, tmp_path):
+    read = {"crop": "gupta", "labels": "0..40"}
+    for seed in (0, 1):
+        folder.run(f"a{seed}", factors={"variant": "a"}, seed=seed, dataset="nyudv2", variant=read)
+    sweep = collect(folder.path)
+    assert sweep.dataset == "nyudv2 (crop gupta, labels 0..40)"
+    assert sweep.problems == []
+    table = make(sweep)
+    assert formats.caption(table).startswith("s (nyudv2 (crop gupta, labels 0..40), ")
+    document.write(table, [], tmp_path / "page.html")
+    assert "<dd>nyudv2 (crop gupta, labels 0..40)</dd>" in (tmp_path / "page.html").read_text()
+    folder.run("b", factors={"variant": "b"}, dataset="nyudv2", variant={**read, "crop": "none"})
+    mixed = collect(folder.path)
+    assert mixed.dataset == "nyudv2 (crop gupta / none, labels 0..40)"
+    assert mixed.problems == [
+        f"runs read the data in different ways, and their numbers differ in that too: {mixed.dataset}"
+    ]
+
+
+def test_a_variant_that_is_none_is_named(folder):
+    folder.run("a", factors={"variant": "a"})
+    folder.run("b", factors={"variant": "b"}, variant=[1])
+    (problem,) = collect(folder.path).problems
+    assert "b: provenance.json: the data's variant is [1] — expected texts by name" in problem

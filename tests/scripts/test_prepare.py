@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from seglab.data import check, convert, datasets
-from seglab.data.tables import class_list, coco_stuff10k_split
+from seglab.data.tables import class_list, coco_stuff10k_split, nyudv2_official
 from seglab.errors import DataError
 from tests.pages import script
 
 savemat = pytest.importorskip("scipy.io", reason="scipy is needed for .mat files").savemat
 
-COCO, CITY, PASCAL, VOC = (
-    script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context", "voc2012")
+COCO, CITY, PASCAL, VOC, NYU = (
+    script(f"prepare_{name}") for name in ("coco_stuff", "cityscapes", "pascal_context", "voc2012", "nyudv2")
 )
 
 
@@ -261,6 +261,116 @@ def test_the_script_for_voc_says_what_trainaug_holds(voc2012, monkeypatch, capsy
     assert "trainaug has 4 images (the official one 10582)" in said
 
 
+NYU_SPLITS = {"train": (1, 4), "test": (2, 3)}
+NYU_IDS = np.array([[0, 21, 20], [894, 11, 5]], np.uint16)
+"""Of the 894 names: void, wall, unknown (which is a class: otherprop), and others."""
+
+
+def labeled_mat(path: Path, **changes) -> Path:
+    """The official file in miniature: 4 images of 2x3 pixels, axes as MATLAB stores them, names as references."""
+    h5py = pytest.importorskip("h5py", reason="h5py is needed for MATLAB's v7.3 files")
+    numbers = np.arange(4)
+    images = np.arange(4 * 3 * 3 * 2, dtype=np.uint8).reshape(4, 3, 3, 2)
+    depth = np.full((4, 3, 2), 1.2344, np.float32) + numbers[:, None, None].astype(np.float32)
+    raw = np.where(np.arange(2) == 0, np.float32(0), depth)
+    labels = np.stack([np.roll(NYU_IDS, k, axis=1).T for k in numbers])
+    names = ["another"] * 894
+    for name, i in zip(class_list("nyudv2_40").classes, nyudv2_official().id_894, strict=True):
+        if i is not None:
+            names[i - 1] = name
+    content = {"images": images, "depths": depth, "rawDepths": raw, "labels": labels, "names": names} | changes
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:  # MATLAB's own header
+        for name, value in content.items():
+            if name != "names":
+                if value is not None:
+                    file[name] = value
+                continue
+            cells = file.create_dataset("names", (1, len(value)), h5py.ref_dtype)
+            for text in set(value):
+                file[f"#refs#/{text}"] = np.array([[ord(letter)] for letter in text], np.uint16)
+            cells[0] = [file[f"#refs#/{text}"].ref for text in value]
+    return path
+
+
+def test_the_official_file_of_nyu_becomes_a_dataset(tmp_path):
+    file, root = labeled_mat(tmp_path / "nyu.mat"), tmp_path / "nyu"
+    assert NYU.prepare(str(root), str(file), splits=NYU_SPLITS) == 4 * 4
+    source, raw = datasets.NYUDv2(root), datasets.NYUDv2(root, depth="raw")
+    table = np.array(nyudv2_official().from_894)
+    assert table[NYU_IDS].tolist()[0] == [0, 1, 40]
+    images = np.arange(4 * 3 * 3 * 2).reshape(4, 3, 3, 2)
+    for split, numbers in NYU_SPLITS.items():
+        check.run(source, split, "full")
+        assert [Path(name).name for name in source.names(split)] == [f"{number:04d}" for number in numbers]
+        for i, number in enumerate(numbers):
+            sample = source.read(split, i)
+            for row, column in np.ndindex(2, 3):
+                assert sample.image[row, column].tolist() == images[number - 1, :, column, row].tolist()
+            stored = table[np.roll(NYU_IDS, number - 1, axis=1)]
+            assert np.array_equal(sample.label, np.where(stored == 0, 255, stored - 1))
+            assert sample.depth == pytest.approx(np.full((2, 3), number + 0.2344), abs=5e-4)
+            assert (raw.read(split, i).depth[0] == 0).all()
+            assert raw.read(split, i).depth[1] == pytest.approx(sample.depth[1])
+
+
+def test_a_preparation_of_nyu_that_was_cut_short_is_no_dataset_and_is_gone_on_with(tmp_path, monkeypatch):
+    file, root = labeled_mat(tmp_path / "nyu.mat"), tmp_path / "nyu"
+
+    def stop(stored):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NYU, "rgb", stop)
+        with pytest.raises(KeyboardInterrupt):
+            NYU.prepare(str(root), str(file), 1, NYU_SPLITS)
+    with pytest.raises(DataError, match=r"prepare_nyudv2\.py"):
+        check.run(datasets.NYUDv2(root), "train")
+    written = {path: path.stat().st_mtime_ns for path in root.rglob("*.png")}
+    assert len(written) == 3 * 4
+    assert NYU.prepare(str(root), str(file), 1, NYU_SPLITS) == 4
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert NYU.prepare(str(root), str(file), 1, NYU_SPLITS) == 0
+    check.run(datasets.NYUDv2(root), "train", "full")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"depths": None}, r"depths missing.*4 images \[3, width, height\]"),
+        ({"labels": np.zeros((3, 3, 2), np.uint16)}, r"labels \[3, 3, 2\]"),
+        ({"images": np.zeros((4, 2, 3, 3), np.uint8)}, r"images \[4, 2, 3, 3\]"),
+        ({"names": ["wall"] * 894}, r"894 names of classes, of which 36 are others than known \(.* wall for floor"),
+        ({"names": ["wall"] * 20}, r"20 names of classes, of which 37 are"),
+        ({"labels": np.full((4, 3, 2), 895, np.uint16)}, r"labels/1 holds ids 895, and 0\.\.894 are expected"),
+        ({"labels": np.zeros((4, 3, 2), np.float32)}, "labels/1 holds float32, and whole numbers"),
+        ({"images": np.zeros((4, 3, 3, 2), np.uint16)}, "images/1 holds uint16, and 8-bit colours"),
+        ({"depths": np.full((4, 3, 2), 70.0)}, r"depths/1 holds depths beyond 0\.\.65\.535 metres"),
+        ({"rawDepths": np.full((4, 3, 2), np.nan)}, "rawDepths/1 holds depths beyond"),
+    ],
+)
+def test_what_is_not_the_official_file_of_nyu_is_named(tmp_path, changes, says):
+    file = labeled_mat(tmp_path / "nyu.mat", **changes)
+    with pytest.raises(DataError, match=rf"nyu\.mat: .*{says}.* — take nyu_depth_v2_labeled\.mat"):
+        NYU.prepare(str(tmp_path / "nyu"), str(file), 1, NYU_SPLITS)
+    assert not list((tmp_path / "nyu").rglob("rgb/*.png"))
+
+
+def test_a_file_of_nyu_that_is_cut_short_or_of_matlabs_older_kind_is_named(tmp_path):
+    file = labeled_mat(tmp_path / "nyu.mat")
+    file.write_bytes(file.read_bytes()[:-2000])
+    older = mat(tmp_path / "older.mat", "labels", (1, 2))
+    for path in (file, older):
+        with pytest.raises(DataError, match=rf"{path.name}: cannot be read as HDF5 .*nyu_depth_v2_labeled\.mat"):
+            NYU.prepare(str(tmp_path / "nyu"), str(path), splits=NYU_SPLITS)
+
+
+def test_without_h5py_the_extra_to_install_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"needs h5py — run: pip install 'seglab\[prepare\]'"):
+        NYU.prepare(str(tmp_path), str(tmp_path / "nyu.mat"))
+
+
 def test_a_label_is_written_whole_or_not_at_all(tmp_path):
     def fails(part: str) -> None:
         Path(part).write_bytes(b"half")
@@ -286,7 +396,8 @@ def test_what_was_converted_before_an_error_stays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments"), [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, []), (VOC, ["nowhere"])]
+    ("module", "arguments"),
+    [(COCO, ["10k"]), (COCO, ["164k"]), (CITY, []), (PASCAL, []), (VOC, ["nowhere"]), (NYU, ["nowhere"])],
 )
 def test_a_script_without_files_leaves_with_code_2_and_says_what_it_needs(
     module, arguments, tmp_path, monkeypatch, capsys

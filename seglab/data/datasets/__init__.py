@@ -6,6 +6,7 @@ from seglab.data.datasets.cifar10 import CIFAR10
 from seglab.data.datasets.cityscapes import Cityscapes
 from seglab.data.datasets.coco_stuff import CocoStuff10k, CocoStuff164k
 from seglab.data.datasets.folder import Folder
+from seglab.data.datasets.nyudv2 import NYUDv2
 from seglab.data.datasets.pascal_context import PascalContext59, PascalContext60
 from seglab.data.datasets.voc2012 import VOC2012
 
@@ -18,6 +19,7 @@ __all__ = [
     "CocoStuff10k",
     "CocoStuff164k",
     "Folder",
+    "NYUDv2",
     "PascalContext59",
     "PascalContext60",
 ]

@@ -56,7 +56,7 @@ class CIFAR10(Source):
 
     spec = DatasetSpec("cifar10", CLASSES, PALETTE)
     splits = ("train", "test")
-    gives: ClassVar[frozenset[str]] = frozenset({"category"})
+    gives = frozenset({"category"})
     layout: ClassVar[str] = """
 cifar-10-batches-bin/{data_batch_1,...,data_batch_5,test_batch}.bin   the binary version, or
 cifar-10-batches-py/{data_batch_1,...,data_batch_5,test_batch}        the python version
