@@ -51,5 +51,5 @@ def test_its_results_are_those_of_the_results_page():
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+ ± [\d.]+) \| ([\d.]+ ± [\d.]+) \|$", README, re.MULTILINE)
     assert len(rows) == 4
     for classifier, *values in rows:
-        found = re.findall(rf"^\| {classifier} \| ([\d.]+ ± [\d.]+) \|", details, re.MULTILINE)
-        assert found == values
+        found = re.findall(rf"^\| {classifier} \| \**([\d.]+ ± [\d.]+)\** \|", details, re.MULTILINE)
+        assert set(values) <= set(found)
