@@ -54,7 +54,7 @@ def test_a_misspelt_choice_exits_2_and_names_the_nearest(override, suggestion, t
 
 
 def test_a_missing_mandatory_value_is_named_with_its_key(tmp_path):
-    done = run_apart("data=folder", cwd=tmp_path, check=False)
+    done = run("data=folder", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "data." in done.stderr
     assert "Traceback" not in done.stderr

@@ -67,8 +67,14 @@ TRAINED = [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "tra
 """The options that are trained with, below."""
 
 
-COMPOSED = [o for o in OPTIONS if o not in TRAINED and o[0] not in ("backbone", "ablation")]
-"""Those that no walk of this file uses."""
+def later(group: str, option: str) -> list[pytest.MarkDecorator]:
+    """``slow`` for a published row whose network another row has on a smaller backbone: here all are on the same."""
+    rows = [name for name in of(group) if name.count("_") > 1 and name.rpartition("_")[0] == option.rpartition("_")[0]]
+    return [pytest.mark.slow] if group == "experiment" and option in rows[1:] else []
+
+
+COMPOSED = [o for o in OPTIONS if later(*o) or (o not in TRAINED and o[0] not in ("backbone", "ablation"))]
+"""Those that no walk of this file uses, or only with ``-m slow``."""
 
 
 @pytest.mark.parametrize(("group", "option"), COMPOSED, ids=lambda x: x)
@@ -146,7 +152,10 @@ done: set[str] = set()
 """Configurations that were trained with: that of the default options is one and the same."""
 
 
-@pytest.mark.parametrize(("group", "option"), TRAINED, ids=lambda x: x)
+WALKED = [pytest.param(*option, marks=later(*option), id="-".join(option)) for option in TRAINED]
+
+
+@pytest.mark.parametrize(("group", "option"), WALKED)
 def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
     cfg = json.loads(json.dumps(composed(group, option, compose, cifar10)).replace('"FILE"', json.dumps(given)))
     if "wandb" in (cfg["logger"] or {}):
@@ -177,7 +186,10 @@ def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, com
     done.add(same)
 
 
-@pytest.mark.parametrize("option", of("backbone"))
+LARGE = {"swin_base", "swin_large", "resnet101_d8", "resnet101s_d8"}
+
+
+@pytest.mark.parametrize("option", each(of("backbone"), *set(of("backbone")) - LARGE))
 def test_every_backbone_meets_a_decoder_and_a_classifier(option, compose):
     cfg = compose("train", [f"backbone={option}", "backbone.pretrained=false", "decoder.width=16", "classifier=cac"])
     model = network(cfg, 3)

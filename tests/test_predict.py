@@ -17,6 +17,7 @@ import seglab
 from seglab import export, predict
 from seglab.errors import ConfigError, DataError
 from seglab.predictors.pixels import SUFFIXES
+from tests.commands import run as command
 from tests.predicting import NET, SPEC, files, network, photograph, runner, save
 
 
@@ -155,9 +156,8 @@ def test_an_exported_folder_predicts_the_same(run, ckpt, compose, tmp_path):
 
 def test_the_command_leaves_with_3_and_predicts_the_rest(ckpt, source, tmp_path):
     (source / "broken.png").write_text("<html>")
-    env = {**os.environ, "PYTHONPATH": str(Path(seglab.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "seglab.predict", f"ckpt={ckpt}", f"source={source}", "output=out", "device=cpu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env, check=False)
+    typed = [f"ckpt={ckpt}", f"source={source}", "output=out", "device=cpu"]
+    done = command(*typed, cwd=tmp_path, module="seglab.predict", check=False)
     assert done.returncode == 3, done.stderr
     assert "broken.png" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["colour", "index", "overlay", "report.json"]
