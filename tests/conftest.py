@@ -6,6 +6,7 @@ import copy
 import gc
 import importlib.util
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from hydra.plugins.config_source import ConfigResult
 from seglab import build, cli
 from seglab.runs import atomic
 
-torch.set_num_threads(1)  # the tests run side by side
+# The tests run side by side, and so do the processes that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 gc.set_threshold(50_000)  # composing makes and drops objects by the hundred thousand
 
 TINY = [

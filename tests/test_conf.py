@@ -67,10 +67,18 @@ TRAINED = [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "tra
 """The options that are trained with, below."""
 
 
+def joined(group: str) -> set[str]:
+    """The options that another one of the group joins, so that what runs with it runs with them."""
+    nodes = [yaml.safe_load((ROOT / group / f"{name}.yaml").read_text()) or {} for name in of(group)]
+    parts = [{each for each in node.get("defaults", []) if each in of(group)} for node in nodes]
+    return set().union(*(each for each in parts if len(each) > 1))
+
+
 def later(group: str, option: str) -> list[pytest.MarkDecorator]:
-    """``slow`` for a published row whose network another row has on a smaller backbone: here all are on the same."""
+    """``slow`` for an option that another one joins with its like, and for a published row whose network another row has
+    on another backbone: here all are on the same."""
     rows = [name for name in of(group) if name.count("_") > 1 and name.rpartition("_")[0] == option.rpartition("_")[0]]
-    return [pytest.mark.slow] if group == "experiment" and option in rows[1:] else []
+    return [pytest.mark.slow] if option in joined(group) or (group == "experiment" and option in rows[1:]) else []
 
 
 COMPOSED = [o for o in OPTIONS if later(*o) or (o not in TRAINED and o[0] not in ("backbone", "ablation"))]
