@@ -13,6 +13,7 @@ from seglab.losses.lovasz import Lovasz
 from seglab.losses.presence import Presence
 from seglab.losses.prototypes import PrototypeDistribution, Relation
 from seglab.losses.teacher import TeacherDistillation
+from seglab.losses.transformation import TransformationError
 
 __all__ = [
     "BoundaryAttention",
@@ -32,4 +33,5 @@ __all__ = [
     "Relation",
     "TeacherDistillation",
     "Term",
+    "TransformationError",
 ]

@@ -6,6 +6,7 @@ from seglab.metrics.category import CategoryError
 from seglab.metrics.challenge import ChallengeScore
 from seglab.metrics.confusion import ConfusionMatrix, confusion_matrix, summarise
 from seglab.metrics.object_size import ObjectSizeIoU
+from seglab.metrics.transformation import TransformationFit
 
 __all__ = [
     "BoundaryIoU",
@@ -14,6 +15,7 @@ __all__ = [
     "ChallengeScore",
     "ConfusionMatrix",
     "ObjectSizeIoU",
+    "TransformationFit",
     "confusion_matrix",
     "summarise",
 ]

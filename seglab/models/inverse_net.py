@@ -29,10 +29,8 @@ from seglab.checks import within
 from seglab.errors import ConfigError
 from seglab.models.base import Model
 from seglab.models.normalise import Normalise
+from seglab.ops.transformations import PARAMETERS
 from seglab.types import FROM_LABELS, Output, Size
-
-NAMES = ("shift_x", "shift_y", "scale_x", "scale_y", "rotation", "shear", "perspective_x", "perspective_y")
-"""The parameters in the order of a vector; its first 4, 6 or 8."""
 
 
 class Transformations:
@@ -76,7 +74,7 @@ class Transformations:
         """theta [N, 3, 3] = [[R(angle) [[1, shear], [0, 1]] diag(scales), shifts], [perspective, 1]]."""
         values = vector * vector.new_tensor(self.ranges)
         zero, one = torch.zeros_like(values[:, 0]), torch.ones_like(values[:, 0])
-        named = dict(zip(NAMES, (*values.unbind(1), *[zero] * (len(NAMES) - self.parameters)), strict=True))
+        named = dict(zip(PARAMETERS, (*values.unbind(1), *[zero] * (len(PARAMETERS) - self.parameters)), strict=True))
         sine, cosine, shear = named["rotation"].sin(), named["rotation"].cos(), named["shear"]
         x, y = one + named["scale_x"], one + named["scale_y"]
         rows = [

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+PARAMETERS = ("shift_x", "shift_y", "scale_x", "scale_y", "rotation", "shear", "perspective_x", "perspective_y")
+"""Of a planar transformation, in the order of a vector of 4, 6 or 8 of them."""
 NEAR_ONE = 1 - 1e-6
 """The derivative of arccos grows without bound towards 1 and -1: within this distance of them it is taken as 0."""
 LEAST = 1e-6
