@@ -1,6 +1,7 @@
 """What is reported. Every metric is a sum over the whole set: batch size and number of processes cannot change it."""
 
 from seglab.metrics.boundary import BoundaryIoU
+from seglab.metrics.boundary_fscore import BoundaryFScore
 from seglab.metrics.calibration import Calibration
 from seglab.metrics.category import CategoryError
 from seglab.metrics.challenge import ChallengeScore
@@ -9,6 +10,7 @@ from seglab.metrics.object_size import ObjectSizeIoU
 from seglab.metrics.transformation import TransformationFit
 
 __all__ = [
+    "BoundaryFScore",
     "BoundaryIoU",
     "Calibration",
     "CategoryError",
