@@ -41,7 +41,7 @@ class BoundaryTerm(Term):
     def __init__(
         self, boundary: str, weight: Weight, radius: int = 2, classes: str = "all", branches: tuple[str, ...] = ()
     ) -> None:
-        super().__init__({boundary: 1} | dict.fromkeys(branches), weight)
+        super().__init__(dict.fromkeys(branches) | {boundary: 1}, weight)
         self.boundary = boundary
         self.radius = int(within("radius", radius, 1))
         self.first_class = int(one_of("classes", classes, ("all", "released")) == "released")
