@@ -197,10 +197,11 @@ def build_task(
     if criterion is not None:
         criterion.check(model.branches)
     for name, metric in (metrics or {}).items():
-        if lacking := sorted(metric.needs - kind.NEEDS):
+        compared = kind.NEEDS if kind.COMPARED is None else kind.COMPARED
+        if lacking := sorted(metric.needs - compared):
             raise ConfigError(
                 f"metrics.{name} compares with the {lacking[0]} of a batch; {kind.__name__} is about "
-                f"{', '.join(sorted(kind.NEEDS))} — choose other metrics= or leave it out with metrics.{name}=null"
+                f"{', '.join(sorted(compared))} — choose other metrics= or leave it out with metrics.{name}=null"
             )
     return instantiate(
         {**cfg["task"], "_partial_": True},

@@ -39,7 +39,13 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("folder_name", run_folder_name, replace=True)
     # Two jobs that start in the same second must not share a folder.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("joined", joined, replace=True)
     OmegaConf.register_new_resolver("statistics", backbone_statistics, replace=True)
+
+
+def joined(*choices: str | None) -> str:
+    """``${joined:a,b}``: the options that were chosen, of groups that a task may not have."""
+    return "-".join(choice for choice in choices if choice not in (None, "None", "null"))
 
 
 def backbone_statistics(node: Any, which: Any) -> ListConfig:

@@ -114,7 +114,10 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         assert self.optimisation is not None, "made to be evaluated"
-        return self.optimisation(self.task.model, int(self.trainer.estimated_stepping_batches))
+        steps = int(self.trainer.estimated_stepping_batches)
+        assert self.task.criterion is not None, "made to be trained"
+        self.task.criterion.training_takes(steps)
+        return self.optimisation(self.task.model, steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.embed(checkpoint, self.config, self.task.spec, self.task.TRAINING_PARTS, self.task.frozen())

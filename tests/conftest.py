@@ -17,6 +17,7 @@ from hydra.plugins.config_source import ConfigResult
 
 from seglab import build, cli
 from seglab.runs import atomic
+from seglab.train import fit
 
 # The tests run side by side, and so do the processes that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,6 +35,12 @@ CLASSIFIED = [
     "trainer.max_steps=2", "trainer.val_check_interval=1", "trainer.accelerator=cpu",
 ]  # fmt: skip
 """Whole images of CIFAR-10 in miniature; ``data.root`` is the fixture ``cifar10``."""
+PAIRED = [
+    "data.dataset.size=[64,64]", TINY[1], "data.batch_size=4", "data.num_workers=0", "augment.crop=[64,64]",
+    "inverse_net.tile=32", "task.windows=2",
+    "trainer.max_steps=2", "trainer.val_check_interval=1", "trainer.accelerator=cpu",
+]  # fmt: skip
+"""Label maps of ``task=inverse_net``, few and small."""
 SMALL_NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
 
 
@@ -91,6 +98,20 @@ def tiny(folder: Path, *overrides: str) -> dict:
 def in_folder(text: str, folder: Path) -> dict:
     """A configuration that was composed once, for a run folder."""
     return json.loads(text.replace("RUN_DIR", json.dumps(str(folder))[1:-1]))
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory):
+    """``trained_once(task)``: the run folder of a tiny network of a task, for options that start from one."""
+
+    @lru_cache
+    def trained(task: str) -> Path:
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        small = PAIRED if task == "inverse_net" else [*TINY, *SMALL_NET]
+        fit(in_folder(composed_once((f"task={task}", *small, "test=null", "trainer.max_steps=1")), folder), folder)
+        return folder
+
+    return trained
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from seglab.data.spec import DatasetSpec
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
-from tests.conftest import CLASSIFIED, SMALL_NET, TINY, each, network, tiny
+from tests.conftest import CLASSIFIED, PAIRED, SMALL_NET, TINY, each, network
 
 ROOT = cli.conf_dir()
 OPTIONS = sorted(
@@ -36,13 +36,18 @@ SEVERAL_PROCESSES = {("trainer", "ddp"), ("trainer", "fsdp")}
 """Leave a port in the environment, and are what test_train.py starts processes for."""
 
 
-def listed(root: Path) -> set[str]:
-    """The groups in a root's defaults list."""
-    entries = [entry for entry in yaml.safe_load(root.read_text())["defaults"] if isinstance(entry, dict)]
-    return {key.removeprefix("override ").lstrip("/").split("@")[0] for entry in entries for key in entry}
+def listed(root: Path, overrides: bool = True) -> set[str]:
+    """The groups in a file's defaults list."""
+    entries = [entry for entry in yaml.safe_load(root.read_text()).get("defaults", []) if isinstance(entry, dict)]
+    keys = [key for entry in entries for key in entry if overrides or not key.startswith("override ")]
+    return {key.removeprefix("override ").lstrip("/").split("@")[0] for key in keys}
 
 
 ROOTS = {path.stem: listed(path) for path in ROOT.glob("*.yaml")}
+
+
+OF_TASK = {group: path.stem for path in (ROOT / "task").glob("*.yaml") for group in listed(path, overrides=False)}
+"""Groups that a task brings, by the task."""
 
 
 def root_of(group: str) -> str:
@@ -52,7 +57,7 @@ def root_of(group: str) -> str:
 
 def choice(group: str, option: str) -> str:
     """The override that chooses an option; one of a group that no command lists is added."""
-    return f"{'' if group in ROOTS[root_of(group)] else '+'}{group}={option}"
+    return f"{'' if group in OF_TASK or group in ROOTS[root_of(group)] else '+'}{group}={option}"
 
 
 def of(group: str) -> list[str]:
@@ -113,16 +118,21 @@ def missing(path: Path) -> list[str]:
 
 def fits(cfg: dict) -> bool:
     """Whether the data of a task have what its metrics compare with."""
-    needs = build.task_class(cfg).NEEDS
+    kind = build.task_class(cfg)
+    compared = kind.NEEDS if kind.COMPARED is None else kind.COMPARED
     metrics = [pkgutil.resolve_name(node["_target_"]) for node in cfg["metrics"].values() if node]
-    return all(metric.needs <= needs for metric in metrics)
+    return all(metric.needs <= compared for metric in metrics)
 
 
 def composed(group: str, option: str, compose, cifar10: Path) -> dict:
     """A training with an option, of the first task that its parts are for, as small as it can be."""
-    for task in [option] if group == "task" else sorted(of("task"), key=lambda task: task != "semantic"):
+    tasks = [OF_TASK[group]] if group in OF_TASK else sorted(of("task"), key=lambda task: task != "semantic")
+    for task in [option] if group == "task" else tasks:
         chosen = [choice(group, option), "trainer.devices=1"]
-        if "category" in build.task_class(compose("train", [f"task={task}"])).NEEDS:
+        kind = build.task_class(compose("train", [f"task={task}"]))
+        if "backbone" not in kind.PARTS:
+            chosen += PAIRED
+        elif "category" in kind.NEEDS:
             chosen += [*CLASSIFIED, f"data.root={cifar10}"]
         else:
             chosen += [*TINY, SMALL_NET[0]]
@@ -141,19 +151,17 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
                 "trainer.precision=32-true",
             ]
         cfg = compose("train", [*chosen, *(f"{key}=FILE" for key in missing(ROOT / group / f"{option}.yaml"))])
-        if "width" in cfg["decoder"]:
+        if "width" in cfg.get("decoder", ()):
             cfg["decoder"]["width"] = 16
         if fits(cfg):
             return cfg
     raise AssertionError(f"no task goes with {group}={option}")
 
 
-@pytest.fixture(scope="module")
-def given(tmp_path_factory) -> str:
-    """A trained network, for options that start from one."""
-    folder = tmp_path_factory.mktemp("given") / "run"
-    fit(tiny(folder, "test=null", "trainer.max_steps=1"), folder)
-    return str(folder)
+def learns_from(cfg: dict, key: str) -> str:
+    """The task whose runs a key of a loss term asks for: ``loss.TERM.network.path``."""
+    term = pkgutil.resolve_name(cfg["loss"][key.split(".")[1]]["_target_"])
+    return term.learns_from
 
 
 done: set[str] = set()
@@ -164,8 +172,11 @@ WALKED = [pytest.param(*option, marks=later(*option), id="-".join(option)) for o
 
 
 @pytest.mark.parametrize(("group", "option"), WALKED)
-def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
-    cfg = json.loads(json.dumps(composed(group, option, compose, cifar10)).replace('"FILE"', json.dumps(given)))
+def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, trained_once, tmp_path):
+    cfg = composed(group, option, compose, cifar10)
+    for key in missing(ROOT / group / f"{option}.yaml"):
+        given = json.dumps(str(trained_once(learns_from(cfg, key))))
+        cfg = json.loads(json.dumps(cfg).replace('"FILE"', given))
     if "wandb" in (cfg["logger"] or {}):
         cfg["logger"]["wandb"]["mode"] = "offline"
     if (same := json.dumps(cfg, sort_keys=True).replace(str(tmp_path), "")) in done:
@@ -178,8 +189,8 @@ def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, com
     parts = {name.split(".")[0] for name, p in start.named_parameters() if p.requires_grad}
     change = {name: (p - trained[name]).abs().max() for name, p in start.named_parameters()}
     moved = {name.split(".")[0] for name, most in change.items() if most > 1e-9}
-    assert {"backbone", "classifier"} <= parts
-    assert "decoder" in parts or not list(start.decoder.parameters())
+    own = dict(start.named_children())
+    assert {part for part in build.task_class(cfg).PARTS if part in own and list(own[part].parameters())} <= parts
     assert moved == parts, "every part learns"
 
     limit = {"limit_test_batches": cfg["trainer"].get("limit_test_batches")}
@@ -242,14 +253,17 @@ def given_data(nodes: str) -> tuple[DatasetSpec, Batch]:
 
 @pytest.mark.parametrize("rows", each(["first and last", "all"], "first and last"))
 @pytest.mark.parametrize("option", of("ablation"))
-def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows):
+def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, trained_once):
     with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
         cfg = hydra.compose("train", [f"ablation={option}"], return_hydra_config=True)
         assert cfg.hydra.mode.name == "MULTIRUN"
         params, about = dict(cfg.hydra.sweeper.params), OmegaConf.to_container(cfg.sweep)
+        lacking = sorted(OmegaConf.missing_keys(cfg.loss))
+        plain = OmegaConf.to_container(cfg.loss)
+        given = [f"{key}={trained_once(learns_from({'loss': plain}, key))}" for key in lacking]
         assert "," in params["seed"]
         found = plan.jobs(
-            plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0]]),
+            plan.axes(params, ["seed=0", f"ablation={option}", *given, *TINY, SMALL_NET[0]]),
             about["variants"],
             lambda overrides: hydra.compose("train", overrides),
         )

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from seglab import build, cli, losses
 from seglab.losses import Term
+from seglab.models.inverse_net import Convolutional, InverseNet, Transformations
+from seglab.models.normalise import Normalise
 from seglab.types import IGNORE, Batch, Output
 
 FILE = Path(__file__).with_suffix(".json")
@@ -40,8 +42,15 @@ B, K, C = 2, 5, 6
 MAP, IMAGE = (20, 24), (40, 48)
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "BoundaryAttention": {"certain": {"threshold": 2.0, "align_corners": True}},
+    "BoundaryCrossEntropy": {"wide": {"radius": 3, "classes": "released"}},
+    "InverseDistance": {
+        "wide": {"activation": "identity", "tiles": 2, "radius": 3, "classes": "released"},
+        "geodesic": {"distance": "geodesic"},
+    },
     "CrossEntropy": {
         "smooth": {"average": "all", "align_corners": True, "label_smoothing": 0.1},
+        "released": {"average": "image", "class_weight": "histogram"},
         "hard": {"ohem_threshold": 0.3, "ohem_min_kept": 700, "class_weight": [1.0, 0.5, 2.0, 1.5, 3.0]},
     },
     "CategoryCrossEntropy": {"smooth": {"label_smoothing": 0.1}},
@@ -58,10 +67,11 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "Lovasz": {"image": {"per_image": True, "align_corners": True}},
     "TeacherDistillation": {"soft": {"temperature": 2.0}},
+    "TransformationError": {"matrices": {"distance": "geodesic"}},
     "Relation": {"dot": {"similarity": "dot"}, "soft": {"tau": 5.0, "eps": 0.01}},
 }
 """Loss class -> name -> options. Every class also has the values of its defaults."""
-GIVEN = {"weight", "branch", "student", "teacher", "network"}
+GIVEN = {"weight", "branch", "boundary", "student", "teacher", "network"}
 """Parameters of terms that choose what is read and how much it counts."""
 
 
@@ -199,14 +209,38 @@ class Teacher(nn.Module):
         return Output(logits=3 * wave((B, K, *MAP), 5))
 
 
+class Estimator(Teacher):
+    """What :func:`seglab.load` gives, of an inverse-transformation network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = Convolutional(8, widths=(4,), hidden=(6,), transformations=Transformations(8))
+        self.net = InverseNet(Normalise([0.0] * 3, [1.0] * 3), net.double())
+        self.tile = self.net.tile
+        fill(self)
+
+    def forward(self, image: Tensor) -> Output:
+        return self.net(image)
+
+
+NETWORKS: dict[str, type[Teacher]] = {"InverseDistance": Estimator}
+"""Loss class -> the network that it learns from, where it is none of classes."""
+SHAPES: dict[str, tuple[int, ...]] = {
+    "boundary": (B, 1, *MAP), "presence": (B, K), "truth": (B, K), "theta": (B, 3, 3), "true_theta": (B, 3, 3),
+}  # fmt: skip
+"""Of branches that are no logits of classes."""
+
+
 def of_term(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A loss class with options, and its gradient at the branch that learns, which it names first."""
     needs = inspect.signature(getattr(losses, name)).parameters
     with double():
-        term = getattr(losses, name)(**chosen, **({"network": Teacher} if "network" in needs else {}))
-    usual = (B, K) if name.startswith("Category") or name == "Presence" else (B, K, *MAP)  # of whole images
+        term = getattr(losses, name)(
+            **chosen, **({"network": NETWORKS.get(name, Teacher)} if "network" in needs else {})
+        )
+    usual = (B, K) if name.startswith(("Category", "Transformation")) else (B, K, *MAP)  # of whole images
     made = {
-        branch: 3 * wave((B, K, C) if "prototypes" in branch else usual, place)
+        branch: 3 * wave((B, K, C) if "prototypes" in branch else SHAPES.get(branch, usual), place)
         for place, branch in enumerate(term.branches)
     }
     learns = next(iter(made.values())).requires_grad_()

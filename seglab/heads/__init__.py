@@ -1,6 +1,7 @@
 """Heads that are trained beside the decoder and never deployed."""
 
 from seglab.heads.base import Head
+from seglab.heads.boundary import BoundaryHead
 from seglab.heads.fcn import FCNHead
 
-__all__ = ["FCNHead", "Head"]
+__all__ = ["BoundaryHead", "FCNHead", "Head"]

@@ -1,18 +1,23 @@
 """Loss terms, named and weighted in YAML."""
 
 from seglab.losses.base import Criterion, Losses, Term
+from seglab.losses.boundary import BoundaryAttention, BoundaryCrossEntropy
 from seglab.losses.category import CategoryCrossEntropy
 from seglab.losses.cross_entropy import CrossEntropy
 from seglab.losses.dice import Dice
 from seglab.losses.distillation import Distillation
 from seglab.losses.focal import Focal
 from seglab.losses.frozen import Frozen
+from seglab.losses.inverse import InverseDistance
 from seglab.losses.lovasz import Lovasz
 from seglab.losses.presence import Presence
 from seglab.losses.prototypes import PrototypeDistribution, Relation
 from seglab.losses.teacher import TeacherDistillation
+from seglab.losses.transformation import TransformationError
 
 __all__ = [
+    "BoundaryAttention",
+    "BoundaryCrossEntropy",
     "CategoryCrossEntropy",
     "Criterion",
     "CrossEntropy",
@@ -20,6 +25,7 @@ __all__ = [
     "Distillation",
     "Focal",
     "Frozen",
+    "InverseDistance",
     "Losses",
     "Lovasz",
     "Presence",
@@ -27,4 +33,5 @@ __all__ = [
     "Relation",
     "TeacherDistillation",
     "Term",
+    "TransformationError",
 ]

@@ -38,6 +38,8 @@ class Term(nn.Module):
 
     training_only: ClassVar[bool] = False
     """Whether it is left out of the losses of an evaluation."""
+    learns_from: ClassVar[str] = "semantic"
+    """Of a term with a frozen network: the ``task=`` whose runs it can be of."""
 
     def __init__(self, branches: Iterable[str] | Mapping[str, int | None], weight: Weight = 1.0) -> None:
         super().__init__()
@@ -49,6 +51,11 @@ class Term(nn.Module):
     def weight_at(self, step: int) -> float:
         """The weight at an optimiser step."""
         return self.weight(step) if callable(self.weight) else self.weight
+
+    def training_takes(self, steps: int) -> None:
+        """Tell the schedule how many optimiser steps the whole training has: its length may be a fraction of them."""
+        if hasattr(self.weight, "training"):
+            self.weight.training = steps
 
     @property
     def active(self) -> bool:
@@ -185,6 +192,11 @@ class Criterion(nn.Module):
     def branches(self) -> frozenset[str]:
         """The branches of the output that the active terms read."""
         return frozenset(branch for _, term in self.named() for branch in term.branches)
+
+    def training_takes(self, steps: int) -> None:
+        """Tell the schedules of weights how many optimiser steps the whole training has."""
+        for _, term in self.named():
+            term.training_takes(steps)
 
     def of_evaluation(self) -> list[str]:
         """The names of the terms that are computed in an evaluation, too."""

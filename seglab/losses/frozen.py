@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Frozen:
     """``frozen(image [B, 3, H, W] uint8) -> Output`` of a trained network in evaluation mode, on the image's device.
 
-    The network normalises the image itself. Gradients may pass through it to what it is given; its weights get none.
+    The network normalises the image itself; one of another task is given what its model takes. Gradients may pass
+    through it to what it is given; its weights get none.
 
     Args:
         opens: opens the network; of a configuration ``{_target_: seglab.load, _partial_: true, path: …}``.

@@ -15,21 +15,31 @@ class LinearRamp:
     """From start to stop along a straight line.
 
     Args:
-        steps: how long it takes.
+        steps: how long it takes: steps, or a fraction of the training where it is below 1. Where nothing is trained, a
+            fraction is over.
         begin: the step at which it sets out.
 
     Raises:
         ConfigError: a weight or length out of range.
     """
 
-    def __init__(self, start: float, stop: float, steps: int, begin: int = 0) -> None:
+    training: int | None = None
+    """Steps of the whole training, once it has begun."""
+
+    def __init__(self, start: float, stop: float, steps: float, begin: int = 0) -> None:
         self.start = within("weight.start", start, 0)
         self.stop = within("weight.stop", stop, 0)
-        self.steps = within("weight.steps", steps, 1)
+        self.steps = within("weight.steps", steps, 0, open_low=True)
         self.begin = within("weight.begin", begin, 0)
 
     def __call__(self, step: int) -> float:
-        way = min(max((step - self.begin) / self.steps, 0.0), 1.0)
+        if self.steps >= 1:
+            length: float = self.steps
+        elif self.training is None:
+            return self.stop
+        else:
+            length = max(1, round(self.steps * self.training))
+        way = min(max((step - self.begin) / length, 0.0), 1.0)
         return self.start + (self.stop - self.start) * self.shape(way)
 
     def shape(self, way: float) -> float:

@@ -2,6 +2,7 @@
 
 from seglab.tasks.base import Task
 from seglab.tasks.classification import Classification
+from seglab.tasks.inverse_net import InverseNetTraining
 from seglab.tasks.semantic import Semantic
 
-__all__ = ["Classification", "Semantic", "Task"]
+__all__ = ["Classification", "InverseNetTraining", "Semantic", "Task"]

@@ -73,6 +73,8 @@ class Task(nn.Module):
     with ``PARTS`` the one list that building, trusting a file, resuming, costing and exporting read."""
     NEEDS: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields of a batch that the data has to give."""
+    COMPARED: ClassVar[frozenset[str] | None] = None
+    """What metrics can compare its scores with, where it is not what the data gives; None: ``NEEDS``."""
     network: ClassVar[type[Composed]]
     """The class of the network, of a task that is composed of the parts above."""
     branch = "logits"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from seglab.errors import ConfigError
+from seglab.losses import Criterion, CrossEntropy, Dice
 from seglab.losses.schedules import CosineRamp, LinearRamp, Steps
 
 
@@ -20,6 +21,16 @@ def test_a_cosine_ramp_is_slow_at_both_ends():
 def test_steps_hold_from_their_milestone_on():
     steps = Steps([0.0, 1.0, 0.5], [100, 200])
     assert [steps(step) for step in (0, 99, 100, 199, 200)] == [0, 0, 1, 1, 0.5]
+
+
+def test_a_ramp_may_take_a_fraction_of_the_training_and_is_over_where_nothing_is_trained():
+    ramp = LinearRamp(0.0, 1.0, steps=0.1)
+    assert ramp(0) == 1
+    criterion = Criterion({"main": CrossEntropy(weight=ramp), "other": Dice(weight=0.5)})
+    criterion.training_takes(40)
+    assert [ramp(step) for step in (0, 1, 2, 4, 40)] == [0, 0.25, 0.5, 1, 1]
+    criterion.training_takes(3)  # a training of fewer steps than the fraction could be shared out over
+    assert [ramp(step) for step in (0, 1)] == [0, 1]
 
 
 def test_schedules_that_cannot_be_are_refused():

@@ -15,6 +15,7 @@ from tests.losses.conftest import Branches
 TERMS = {
     "cross entropy": CrossEntropy(),
     "cross entropy over all": CrossEntropy(average="all"),
+    "cross entropy per image": CrossEntropy(average="image", class_weight="histogram", label_smoothing=0.1),
     "smoothed": CrossEntropy(label_smoothing=0.1),
     "hard": CrossEntropy(ohem_threshold=0.5, ohem_min_kept=5),
     "dice": Dice(ignore_void=True),
