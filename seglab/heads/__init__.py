@@ -2,5 +2,6 @@
 
 from seglab.heads.base import Head
 from seglab.heads.fcn import FCNHead
+from seglab.heads.layers import LayerHeads
 
-__all__ = ["FCNHead", "Head"]
+__all__ = ["FCNHead", "Head", "LayerHeads"]

@@ -7,6 +7,7 @@ from seglab.losses.dice import Dice
 from seglab.losses.distillation import Distillation
 from seglab.losses.focal import Focal
 from seglab.losses.frozen import Frozen
+from seglab.losses.layers import LayerSupervision
 from seglab.losses.lovasz import Lovasz
 from seglab.losses.presence import Presence
 from seglab.losses.prototypes import PrototypeDistribution, Relation
@@ -20,6 +21,7 @@ __all__ = [
     "Distillation",
     "Focal",
     "Frozen",
+    "LayerSupervision",
     "Losses",
     "Lovasz",
     "Presence",
