@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +19,8 @@ from omegaconf import OmegaConf
 
 from seglab import build, checkpoint, cli, evaluate
 from seglab.data.spec import DatasetSpec
+from seglab.hierarchy import plan as hierarchy
+from seglab.hs3 import FINAL, planned
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
@@ -104,7 +107,7 @@ def fits(cfg: dict) -> bool:
     return all(metric.needs <= needs for metric in metrics)
 
 
-def composed(group: str, option: str, compose, cifar10: Path) -> dict:
+def composed(group: str, option: str, compose, cifar10: Path, given: str) -> dict:
     """A training with an option, of the first task that its parts are for, as small as it can be."""
     for task in [option] if group == "task" else sorted(of("task"), key=lambda task: task != "semantic"):
         chosen = [choice(group, option), "trainer.devices=1"]
@@ -126,7 +129,7 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
                 "trainer=default",
                 "trainer.precision=32-true",
             ]
-        cfg = compose("train", [*chosen, *(f"{key}=FILE" for key in missing(ROOT / group / f"{option}.yaml"))])
+        cfg = compose("train", [*chosen, *(f"{key}={given}" for key in missing(ROOT / group / f"{option}.yaml"))])
         if "width" in cfg["decoder"]:
             cfg["decoder"]["width"] = 16
         if fits(cfg):
@@ -134,11 +137,30 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
     raise AssertionError(f"no task goes with {group}={option}")
 
 
+def a_plan(classes: tuple[str, ...]) -> hierarchy.Plan:
+    """A plan of three layers that take classes for their neighbours, of which every angle chooses other clusters."""
+    place = np.arange(len(classes))
+    near = [(place[:, None] // n == place // n).astype(int) for n in (1, 2, 4, len(classes))]
+    shares = {
+        "backbone.1": (20, 20, 20, 1),
+        "backbone.2": (50, 30, 12, 1),
+        "backbone.3": (70, 9, 7, 1),
+        FINAL: (50, 20, 5, 1),
+    }
+    noise = np.random.default_rng(0).integers(0, 3, (len(classes), len(classes)))
+    matrices = {
+        name: sum(n * each for n, each in zip(parts, near, strict=True)) + noise for name, parts in shares.items()
+    }
+    return planned(matrices, classes, 0.0, "coarsest", {})
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory) -> str:
-    """A trained network, for options that start from one."""
+    """A trained network with a plan for its layers, for options that start from one."""
     folder = tmp_path_factory.mktemp("given") / "run"
-    fit(tiny(folder, "test=null", "trainer.max_steps=1"), folder)
+    config = tiny(folder, "test=null", "trainer.max_steps=1")
+    fit(config, folder)
+    hierarchy.write(a_plan(build.build_data(config).spec.classes), folder / hierarchy.FILE, "0")
     return str(folder)
 
 
@@ -148,7 +170,7 @@ done: set[str] = set()
 
 @pytest.mark.parametrize(("group", "option"), TRAINED, ids=lambda x: x)
 def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
-    cfg = json.loads(json.dumps(composed(group, option, compose, cifar10)).replace('"FILE"', json.dumps(given)))
+    cfg = composed(group, option, compose, cifar10, given)
     if "wandb" in (cfg["logger"] or {}):
         cfg["logger"]["wandb"]["mode"] = "offline"
     if (same := json.dumps(cfg, sort_keys=True).replace(str(tmp_path), "")) in done:
@@ -222,14 +244,15 @@ def given_data(nodes: str) -> tuple[DatasetSpec, Batch]:
 
 @pytest.mark.parametrize("rows", each(["first and last", "all"], "first and last"))
 @pytest.mark.parametrize("option", of("ablation"))
-def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows):
+def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, given):
     with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
         cfg = hydra.compose("train", [f"ablation={option}"], return_hydra_config=True)
         assert cfg.hydra.mode.name == "MULTIRUN"
         params, about = dict(cfg.hydra.sweeper.params), OmegaConf.to_container(cfg.sweep)
+        files = [f"{key}={given}" for key in missing(ROOT / "ablation" / f"{option}.yaml")]
         assert "," in params["seed"]
         found = plan.jobs(
-            plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0]]),
+            plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0], *files]),
             about["variants"],
             lambda overrides: hydra.compose("train", overrides),
         )

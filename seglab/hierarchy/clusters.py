@@ -12,6 +12,8 @@ it leaves open; here:
     target(k) = m_L(K) + tan(theta) (1 - k / K)
     k_i       = the largest k with m_i(k) >= target(k)
 
+The target of all K classes is m_L(K) at any angle: a layer that is worse than the last one has K - 1 clusters at most.
+
 M [K, K]: pixels by true (rows) and predicted class; K: number of classes; L: the last layer, whose k is K.
 """
 

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
+from seglab import cli
 from seglab.decoders import FCN, FPN, IFA, MLP, Decoder, FFNet, UPerNet
 from seglab.decoders.blocks import PyramidPooling, group_norm
 from seglab.errors import ConfigError
@@ -116,6 +117,7 @@ def test_every_published_width_is_of_an_option() -> None:
 
 @pytest.mark.parametrize("path", sorted((CONF / "decoder").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_option_builds_and_gives_the_width_that_it_publishes(path: Path) -> None:
+    cli.register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node = compose(f"decoder/{path.stem}").decoder
     decoder = instantiate(node, _convert_="all")(channels=CHANNELS, strides=(4, 8, 16, 32), num_classes=5)
