@@ -235,7 +235,9 @@ def tasks(node: Mapping[str, Any], layers: Sequence[str] | None, last_whole: boo
             key = "tan_theta" if angles is not None else "clusters"
             raise ConfigError(f"regularizer.{key} chooses from a plan, and there is none — set {KEY}=FILE ({MAKE})")
         if layers is None:
-            raise ConfigError("neither layers nor a plan that names them — set regularizer.layers=[backbone.2,…]")
+            raise ConfigError(
+                f"neither a plan nor layers — set {KEY}=FILE ({MAKE}), or regularizer.layers=[backbone.2,…]"
+            )
         return [{"layer": name, "clusters": None} for name in layers]
     plan = read(path)
     known = [layer.name for layer in plan.layers]

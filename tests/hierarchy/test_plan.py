@@ -105,7 +105,7 @@ def test_a_plan_by_hand_needs_classes_names_and_clusters_alone(tmp_path):
         ({"clusters": "mine"}, r"regularizer\.clusters=mine"),
         ({"clusters": "random", "plan": None}, r"set regularizer\.plan=FILE"),
         ({"tan_theta": 0.1, "plan": None}, r"set regularizer\.plan=FILE"),
-        ({"plan": None}, r"set regularizer\.layers"),
+        ({"plan": None}, r"set regularizer\.plan=FILE.*regularizer\.layers"),
         ({"tau": 3}, r"nothing reads the key regularizer\.tau"),
         ({"plan": 3}, r"regularizer\.plan=3"),
     ],
