@@ -182,13 +182,18 @@ def planned(
     """The plan of confusion matrices [K, K], that of the prediction under ``final``.
 
     Raises:
-        ConfigError: an angle of a layer that is not there.
+        ConfigError: an angle of a layer that is not there, a single class.
         DataError: no labelled pixel.
     """
     from seglab.hierarchy import clusters as hierarchy
     from seglab.hierarchy.plan import Layer, Plan, angle_of, chosen
 
     matrix = matrices[FINAL]
+    if len(classes) < 2:
+        raise ConfigError(
+            f"the data has {len(classes)} class, which can be told from nothing — expected two or more: choose other "
+            "data=, or set data.dataset.classes and data.dataset.label_map"
+        )
     if not matrix.sum():
         raise DataError(
             "no labelled pixel in the part of the training split that the probe did not see — expected labels: check "

@@ -251,6 +251,15 @@ def test_it_costs_nothing_once_it_is_trained(tmp_path):
     assert found["base"][1] == found["trained"][1] > 0
 
 
+def test_nothing_of_the_layers_heads_is_exported(probe, tmp_path):
+    run(f"ckpt={probe}/checkpoints/last.ckpt", "output=exported", cwd=tmp_path, module="seglab.export")
+    tensors, described = checkpoint.open_file(tmp_path / "exported")
+    trained, _ = checkpoint.open_file(probe / "checkpoints/last.ckpt")
+    assert sum(name.startswith("heads.layers.") for name in trained) > 0
+    assert {name for name in trained if not name.startswith("heads.")} == set(tensors)
+    assert "loss" in described.config
+
+
 @pytest.mark.parametrize(
     ("classes", "layers", "said"),
     [

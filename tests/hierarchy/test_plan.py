@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seglab.errors import ConfigError
+from seglab.errors import ConfigError, DataError
 from seglab.hierarchy import figure, plan
 from seglab.hierarchy.clusters import curve, merge_order
 from seglab.hs3 import FINAL, planned
@@ -139,6 +139,15 @@ def test_a_damaged_plan_is_refused_by_name(change, said, path):
         plan.read(path)
     assert str(path) in str(refused.value)
     assert "set regularizer.plan=FILE" in str(refused.value)
+
+
+def test_two_classes_are_two_clusters_one_class_and_no_pixel_are_refused():
+    two = planned({"backbone.1": np.eye(2) + 1, FINAL: np.eye(2)}, ("a", "b"), 0.0, "coarsest", {})
+    assert two.layers[0].clusters == [[0], [1]]
+    with pytest.raises(ConfigError, match=r"1 class.*data\.dataset\.classes"):
+        planned({"backbone.1": np.eye(1), FINAL: np.eye(1)}, ("a",), 0.0, "coarsest", {})
+    with pytest.raises(DataError, match=r"no labelled pixel.*data\.fraction"):
+        planned({"backbone.1": np.zeros((2, 2)), FINAL: np.zeros((2, 2))}, ("a", "b"), 0.0, "coarsest", {})
 
 
 def test_no_json_is_refused(tmp_path):
