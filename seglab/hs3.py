@@ -54,6 +54,7 @@ def make(options: Mapping[str, Any]) -> Plan:
     known.check(options, known.HS3)
 
     from seglab import build, checkpoint, loading, trust
+    from seglab.checksum import checksum
     from seglab.evaluate import check_names, overlaid
     from seglab.hierarchy import figure
     from seglab.hierarchy import plan as plans
@@ -84,7 +85,7 @@ def make(options: Mapping[str, Any]) -> Plan:
     task = loading.opened(tensors, stored, options["trust"], criterion, {}, config).task
     matrices = count(task.to(device).eval(), data, branches, device)
     about = {
-        "checkpoint": stored.checksum, "run": run.name, "step": stored.step, "dataset": data.spec.name,
+        "checkpoint": checksum(tensors), "run": run.name, "step": stored.step, "dataset": data.spec.name,
         "split": data.split("train"), "images": len(data.unseen()), "of": len(data.unseen()) + len(data.items("train")),
         "fraction": data.fraction, "seed": data.seed, "fingerprint": data.fingerprint(),
     }  # fmt: skip
