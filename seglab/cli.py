@@ -41,6 +41,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("joined", joined, replace=True)
     OmegaConf.register_new_resolver("statistics", backbone_statistics, replace=True)
+    OmegaConf.register_new_resolver("layer_tasks", layer_tasks, replace=True)
 
 
 def joined(*choices: str | None) -> str:
@@ -53,6 +54,16 @@ def backbone_statistics(node: Any, which: Any) -> ListConfig:
     from seglab.backbones import statistics  # imports torch
 
     return OmegaConf.create(statistics.of(node, which))
+
+
+def layer_tasks(node: Any, seed: int = 0, last_whole: bool = False) -> ListConfig:
+    """``${layer_tasks:${regularizer},${seed}}``: see :func:`seglab.hierarchy.plan.tasks`."""
+    from seglab.hierarchy import plan
+
+    if OmegaConf.is_missing(node, "plan"):  # to_containers says so
+        return OmegaConf.create([])
+    options: Any = OmegaConf.to_container(node, resolve=True)
+    return OmegaConf.create(plan.tasks(options, options.get("layers"), last_whole, seed))
 
 
 def run_folder_name(choices: str) -> str:
@@ -258,9 +269,19 @@ def to_containers(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain containers.
 
     Raises:
-        UserError: a mandatory value (``???``) is missing.
+        UserError: a mandatory value (``???``) is missing, or a resolver refuses what it is given.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"no value for {', '.join(missing)} — set it on the command line, e.g. {missing[0]}=…")
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise UserError(f"no value for {', '.join(missing)} — set it on the command line, e.g. {missing[0]}=…")
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise refusal(error) or error from None
+
+
+def refusal(error: BaseException | None) -> UserError | None:
+    """The user's error that a resolver raised, which OmegaConf has wrapped in one of its own; None where it is none."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -14,7 +14,7 @@ Node = Mapping[str, Any]
 
 TRAIN: dict[str, Any] = {
     **dict.fromkeys(("task", "augment", "optim", "trainer", "evaluation", "data", "loss", "sweep", "search"), Node),
-    **dict.fromkeys(("metrics", "callbacks", "logger"), Node | None),
+    **dict.fromkeys(("metrics", "callbacks", "logger", "regularizer"), Node | None),
     "run_dir": str, "seed": int, "resume": str | None, "init_from": str | None, "overwrite": bool,
     "allow_nonfinite": bool, "test": Literal["last", "best"] | None,
 }  # fmt: skip
@@ -36,6 +36,10 @@ CORRUPTION: dict[str, Any] = {
 }  # fmt: skip
 """The keys of evaluation's node ``corruption``."""
 EXPORT: dict[str, Any] = {"ckpt": str, "output": str, "trust": bool, "allow_nonfinite": bool}
+HS3: dict[str, Any] = {
+    "run": str, "output": str | None, "layers": list[str] | None, "tan_theta": float | Mapping[str, float],
+    "none_fits": str, "data": Node, "device": str, "trust": bool, "allow_nonfinite": bool,
+}  # fmt: skip
 LARGEST_SEED = 2**32 - 1
 
 

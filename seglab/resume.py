@@ -23,10 +23,14 @@ from seglab.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 SILENT = (
-    "run_dir", "resume", "init_from", "overwrite", "allow_nonfinite", "logger", "callbacks", "backbone.pretrained",
-    "backbone.weights", "data.num_workers", "data.persistent_workers", "data.pin_memory", "data.prefetch_factor",
+    "run_dir", "resume", "init_from", "overwrite", "allow_nonfinite", "logger", "callbacks", "regularizer",
+    "backbone.pretrained", "backbone.weights", "data.num_workers", "data.persistent_workers", "data.pin_memory",
+    "data.prefetch_factor",
 )  # fmt: skip
-"""What a resumed run may change without a word: it does not touch what is learnt or measured."""
+"""What a resumed run may change without a word: it does not touch what is learnt or measured.
+
+``regularizer`` is read by interpolations alone: what follows from it stands below ``loss``, ``heads`` and ``decoder``.
+"""
 ALLOWED = (
     "test", "metrics", "evaluation", "data.root", "data.check", "data.on_corrupt", "data.eval_batch_size",
     "data.splits.val", "data.splits.test", "trainer.max_steps", "trainer.max_epochs", "trainer.val_check_interval",

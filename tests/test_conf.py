@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,6 +19,8 @@ from omegaconf import OmegaConf
 
 from seglab import build, checkpoint, cli, evaluate
 from seglab.data.spec import DatasetSpec
+from seglab.hierarchy import plan as hierarchy
+from seglab.hs3 import FINAL, planned
 from seglab.multirun import plan
 from seglab.train import fit
 from seglab.types import Batch
@@ -105,15 +108,19 @@ def evaluation() -> dict[str, Any]:
     return cli.compose("evaluate", ["ckpt=none", "output=none", "trainer.accelerator=cpu", "images=0"])
 
 
-def missing(path: Path) -> list[str]:
-    """The keys of an option that have to be given: files of trained networks."""
+def missing(nodes: Mapping[str, Any]) -> list[str]:
+    """The keys of nodes that have to be given: files of trained networks and of plans."""
 
     def walk(node: Any, key: str) -> Iterator[str]:
         for name, child in node.items():
             place = f"{key}.{name}".lstrip(".")
             yield from walk(child, place) if isinstance(child, dict) else [place] if child == "???" else []
 
-    return list(walk(yaml.safe_load(path.read_text()) or {}, ""))
+    return list(walk(nodes, ""))
+
+
+Given = Callable[[Mapping[str, Any]], list[str]]
+"""The overrides that give these keys their values."""
 
 
 def fits(cfg: dict) -> bool:
@@ -124,7 +131,7 @@ def fits(cfg: dict) -> bool:
     return all(metric.needs <= compared for metric in metrics)
 
 
-def composed(group: str, option: str, compose, cifar10: Path) -> dict:
+def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> dict:
     """A training with an option, of the first task that its parts are for, as small as it can be."""
     tasks = [OF_TASK[group]] if group in OF_TASK else sorted(of("task"), key=lambda task: task != "semantic")
     for task in [option] if group == "task" else tasks:
@@ -150,7 +157,7 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
                 "trainer=default",
                 "trainer.precision=32-true",
             ]
-        cfg = compose("train", [*chosen, *(f"{key}=FILE" for key in missing(ROOT / group / f"{option}.yaml"))])
+        cfg = compose("train", [*chosen, *given(yaml.safe_load((ROOT / group / f"{option}.yaml").read_text()) or {})])
         if "width" in cfg.get("decoder", ()):
             cfg["decoder"]["width"] = 16
         if fits(cfg):
@@ -158,10 +165,36 @@ def composed(group: str, option: str, compose, cifar10: Path) -> dict:
     raise AssertionError(f"no task goes with {group}={option}")
 
 
-def learns_from(cfg: dict, key: str) -> str:
-    """The task whose runs a key of a loss term asks for: ``loss.TERM.network.path``."""
-    term = pkgutil.resolve_name(cfg["loss"][key.split(".")[1]]["_target_"])
-    return term.learns_from
+def a_plan(classes: tuple[str, ...]) -> hierarchy.Plan:
+    """A plan of three layers that take classes for their neighbours, of which every angle chooses other clusters."""
+    place = np.arange(len(classes))
+    near = [(place[:, None] // n == place // n).astype(int) for n in (1, 2, 4, len(classes))]
+    shares = {
+        "backbone.1": (20, 20, 20, 1),
+        "backbone.2": (50, 30, 12, 1),
+        "backbone.3": (70, 9, 7, 1),
+        FINAL: (50, 20, 5, 1),
+    }
+    noise = np.random.default_rng(0).integers(0, 3, (len(classes), len(classes)))
+    matrices = {
+        name: sum(n * each for n, each in zip(parts, near, strict=True)) + noise for name, parts in shares.items()
+    }
+    return planned(matrices, classes, 0.0, "coarsest", {})
+
+
+@pytest.fixture(scope="module")
+def given(trained_once) -> Given:
+    """What the nodes of an option leave open: trained networks, and a plan for the layers of one."""
+    folder = trained_once("semantic")
+    if not (folder / hierarchy.FILE).exists():
+        hierarchy.write(a_plan(checkpoint.describe(folder).spec.classes), folder / hierarchy.FILE, "0")
+
+    def run(key: str, nodes: Mapping[str, Any]) -> Path:
+        if not key.startswith("loss."):
+            return folder
+        return trained_once(pkgutil.resolve_name(nodes["loss"][key.split(".")[1]]["_target_"]).learns_from)
+
+    return lambda nodes: [f"{key}={run(key, nodes)}" for key in missing(nodes)]
 
 
 done: set[str] = set()
@@ -172,11 +205,8 @@ WALKED = [pytest.param(*option, marks=later(*option), id="-".join(option)) for o
 
 
 @pytest.mark.parametrize(("group", "option"), WALKED)
-def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, trained_once, tmp_path):
-    cfg = composed(group, option, compose, cifar10)
-    for key in missing(ROOT / group / f"{option}.yaml"):
-        given = json.dumps(str(trained_once(learns_from(cfg, key))))
-        cfg = json.loads(json.dumps(cfg).replace('"FILE"', given))
+def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
+    cfg = composed(group, option, compose, cifar10, given)
     if "wandb" in (cfg["logger"] or {}):
         cfg["logger"]["wandb"]["mode"] = "offline"
     if (same := json.dumps(cfg, sort_keys=True).replace(str(tmp_path), "")) in done:
@@ -253,17 +283,16 @@ def given_data(nodes: str) -> tuple[DatasetSpec, Batch]:
 
 @pytest.mark.parametrize("rows", each(["first and last", "all"], "first and last"))
 @pytest.mark.parametrize("option", of("ablation"))
-def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, trained_once):
+def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, given):
     with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
         cfg = hydra.compose("train", [f"ablation={option}"], return_hydra_config=True)
         assert cfg.hydra.mode.name == "MULTIRUN"
         params, about = dict(cfg.hydra.sweeper.params), OmegaConf.to_container(cfg.sweep)
-        lacking = sorted(OmegaConf.missing_keys(cfg.loss))
-        plain = OmegaConf.to_container(cfg.loss)
-        given = [f"{key}={trained_once(learns_from({'loss': plain}, key))}" for key in lacking]
+        nodes = {name: cfg.get(name) or {} for name in ("loss", "regularizer")}
+        files = given({name: OmegaConf.to_container(OmegaConf.create(node)) for name, node in nodes.items()})
         assert "," in params["seed"]
         found = plan.jobs(
-            plan.axes(params, ["seed=0", f"ablation={option}", *given, *TINY, SMALL_NET[0]]),
+            plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0], *files]),
             about["variants"],
             lambda overrides: hydra.compose("train", overrides),
         )

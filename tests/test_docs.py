@@ -9,12 +9,15 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from seglab import cli, options
+from seglab.hierarchy import plan
+from seglab.hs3 import FINAL, planned
 from tests.pages import PAGES, ROOT, Command, blocks, commands
 
 CONF = ROOT / "conf"
@@ -133,15 +136,26 @@ def single(override: Override) -> str:
     return f"{override.get_key_element()}={chosen}"
 
 
+@pytest.fixture(scope="module")
+def with_a_plan(tmp_path_factory) -> Path:
+    """A folder in which the run that pages call PROBE_RUN has left its plan."""
+    folder = tmp_path_factory.mktemp("pages")
+    matrices = {f"backbone.{i}": np.eye(12) for i in (1, 2, 3)} | {FINAL: np.eye(12)}
+    made = planned(matrices, tuple("abcdefghijkl"), 0.0, "coarsest", {})
+    plan.write(made, folder / "PROBE_RUN" / plan.FILE, "0")
+    return folder
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
-def test_every_command_composes(command: Command):
+def test_every_command_composes(command: Command, with_a_plan, monkeypatch):
     """With one value of each sweep, and without what is Hydra's own (the run folder, flags)."""
+    monkeypatch.chdir(with_a_plan)
     typed = [a for a in command.arguments if not a.startswith("-") and a != "job"]
     overrides = [single(override) for override in OverridesParser.create().parse_overrides(typed)]
     overrides = [override for override in overrides if not override.startswith("hydra.")]
     root = ROOTS[command.module]
     config = cli.compose(root, [*overrides, *(["run_dir=RUN_DIR"] if root == "train" else [])])
-    known = {"evaluate": options.EVALUATE, "predict": options.PREDICT, "export": options.EXPORT}
+    known = {"evaluate": options.EVALUATE, "predict": options.PREDICT, "export": options.EXPORT, "hs3": options.HS3}
     if root in known:
         options.check(config, known[root])
 

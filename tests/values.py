@@ -65,13 +65,24 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "mask": {"classes": "present", "ignore_void": False, "align_corners": True},
         "balanced": {"alpha": None, "gamma": 1.5},
     },
+    "LayerSupervision": {
+        "clusters": {
+            "tasks": [{"layer": "backbone.2", "clusters": [[4], [0], [1], [3], [2]]}],
+            "average": "all",
+            "align_corners": True,
+        },
+    },
     "Lovasz": {"image": {"per_image": True, "align_corners": True}},
     "TeacherDistillation": {"soft": {"temperature": 2.0}},
     "TransformationError": {"matrices": {"distance": "geodesic"}},
     "Relation": {"dot": {"similarity": "dot"}, "soft": {"tau": 5.0, "eps": 0.01}},
 }
 """Loss class -> name -> options. Every class also has the values of its defaults."""
-GIVEN = {"weight", "branch", "boundary", "student", "teacher", "network"}
+NEEDED: dict[str, dict[str, Any]] = {
+    "LayerSupervision": {"tasks": [{"layer": "backbone.2", "clusters": None}, {"layer": "feature", "clusters": None}]},
+}
+"""Loss class -> options that have no default, for settings that do not choose them."""
+GIVEN = {"weight", "head", "branch", "boundary", "student", "teacher", "network"}
 """Parameters of terms that choose what is read and how much it counts."""
 
 
@@ -233,7 +244,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 def of_term(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A loss class with options, and its gradient at the branch that learns, which it names first."""
-    needs = inspect.signature(getattr(losses, name)).parameters
+    needs, chosen = inspect.signature(getattr(losses, name)).parameters, {**NEEDED.get(name, {}), **chosen}
     with double():
         term = getattr(losses, name)(
             **chosen, **({"network": NETWORKS.get(name, Teacher)} if "network" in needs else {})

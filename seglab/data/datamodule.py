@@ -134,6 +134,21 @@ class DataModule(L.LightningDataModule):
             self._items[role] = items.part(self.fraction, self.seed) if role == "train" and self.fraction < 1 else items
         return self._items[role]
 
+    def unseen(self) -> Items:
+        """The training items that are not trained on: all but the ``fraction``.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        self.items("train")  # pairs and counts them
+        items = Items(self.source, self.splits["train"]).rest(self.fraction, self.seed)
+        if not len(items):
+            raise ConfigError(
+                f"data.fraction={self.fraction:g} of split `{self.split('train')}` is all of it: no item is left that "
+                "was not trained on — expected a run with data.fraction=0.9 or another share below 1"
+            )
+        return items
+
     def names(self, role: str) -> list[str]:
         """One name per item of a role, in order."""
         return self.items(role).names
@@ -213,8 +228,14 @@ class DataModule(L.LightningDataModule):
         """This process's share of the test items, as lists of batches."""
         return self._eval_dataloader("test")
 
+    def unseen_dataloader(self) -> DataLoader[Item]:
+        """The training items that are not trained on, as they are evaluated: at their own size, as lists of batches."""
+        return self._loader(self.unseen())
+
     def _eval_dataloader(self, role: str) -> DataLoader[Item]:
-        items = self.items(role)
+        return self._loader(self.items(role))
+
+    def _loader(self, items: Items) -> DataLoader[Item]:
         sampler: Sampler[int] = ShardSampler(len(items), *self._place())
         if self.in_sequences and items.sequences is not None:
             order = sorted(range(len(items)), key=lambda index: natural(items.names[index]))

@@ -42,7 +42,17 @@ class Items:
     def part(self, fraction: float, seed: int) -> Items:
         """A share of the items, at least one, drawn at random; of one seed, a smaller share lies in a larger one."""
         number = max(1, round(fraction * len(self)))
-        drawn = np.random.default_rng([seed, len(self)]).permutation(len(self))[:number]
+        return self._of(self._order(seed)[:number])
+
+    def rest(self, fraction: float, seed: int) -> Items:
+        """All items that :meth:`part` of the same share and seed leaves out; none of a share of 1."""
+        number = max(1, round(fraction * len(self)))
+        return self._of(self._order(seed)[number:])
+
+    def _order(self, seed: int) -> np.ndarray:
+        return np.random.default_rng([seed, len(self)]).permutation(len(self))
+
+    def _of(self, drawn: np.ndarray) -> Items:
         part = copy.copy(self)
         part.chosen = sorted(self.chosen[index] for index in drawn)
         part.names = [self.names[index] for index in sorted(drawn)]

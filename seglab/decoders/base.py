@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -55,3 +55,16 @@ class Decoder(nn.Module):
         self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
     ) -> Decoded:
         raise NotImplementedError
+
+
+def level_branches(channels: Sequence[int], strides: Sequence[int]) -> dict[str, tuple[int, int]]:
+    """What a decoder of several levels publishes of them: ``decoder.0`` (the finest), ``decoder.1``, ….
+
+    Heads and loss terms may read them as they read the backbone's maps ``backbone.0``, ….
+    """
+    return {f"decoder.{i}": pair for i, pair in enumerate(zip(channels, strides, strict=True))}
+
+
+def wanted_levels(levels: Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Those of the levels, finest first, that somebody reads."""
+    return {name: x for i, x in enumerate(levels) if (name := f"decoder.{i}") in wanted}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seglab.checks import one_of
 from seglab.errors import ConfigError
 
 Norm = Callable[[int], nn.Module]
@@ -85,3 +86,66 @@ class PyramidPooling(nn.Module):
                     "— expected at least 2 images (data.batch_size=2) or a norm without batch statistics "
                     "(decoder.norm._target_=seglab.decoders.blocks.group_norm)"
                 )
+
+
+HEADS = ("conv", "linear")
+
+
+def layer_classifier(in_channels: int, classes: int, kind: str, width: int, norm: Norm = nn.BatchNorm2d) -> nn.Module:
+    """Logits [B, classes, h, w] of an inner layer [B, C, h, w].
+
+    Args:
+        kind: ``conv``, a 3x3 convolution of ``width`` channels with normalisation and ReLU before the 1x1 classifier,
+            or ``linear``, the 1x1 classifier alone.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    convolved = one_of("kind", kind, HEADS) == "conv"
+    classifier = nn.Conv2d(width if convolved else in_channels, classes, 1)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)  # type: ignore[arg-type]
+    return nn.Sequential(ConvNormAct(in_channels, width, 3, norm), classifier) if convolved else classifier
+
+
+class ObjectContext(nn.Module):
+    """Object-contextual representations: ``forward(x [B, C, h, w], regions [B, k, h, w]) -> [B, C, h, w]``.
+
+    Yuan, Chen, Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020, arXiv 1909.11065,
+    section 3.2. With x_i the feature of pixel i and the soft regions ``regions`` (logits of k objects):
+
+        f_k  = sum over i of softmax over pixels (regions_k)_i x_i           object region
+        w_ik = softmax over k of phi(x_i) . psi(f_k) / sqrt(d)             relation
+        y_i  = rho(sum over k of w_ik delta(f_k))                         object context
+        z_i  = g([y_i, x_i])                                               augmented feature
+
+    phi and psi are two 1x1 convolutions each, delta, rho and g one, all with normalisation and ReLU; d is
+    ``key_width``. The factor 1 / sqrt(d) is of the published code.
+
+    Args:
+        channels: C.
+        key_width: d, channels of phi, psi and delta.
+        dropout: probability with which a channel of z is left out (0.05 in the published code).
+    """
+
+    def __init__(self, channels: int, key_width: int, dropout: float = 0.0, norm: Norm = nn.BatchNorm2d) -> None:
+        super().__init__()
+
+        def twice() -> nn.Sequential:
+            return nn.Sequential(ConvNormAct(channels, key_width, 1, norm), ConvNormAct(key_width, key_width, 1, norm))
+
+        self.key_width = key_width
+        self.query, self.key = twice(), twice()
+        self.value = ConvNormAct(channels, key_width, 1, norm)
+        self.out = ConvNormAct(key_width, channels, 1, norm)
+        self.join = ConvNormAct(2 * channels, channels, 1, norm)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
+        size = x.shape[-2:]
+        shares = regions.flatten(2).float().softmax(2).to(x.dtype)  # [B, k, N]
+        objects = (x.flatten(2) @ shares.transpose(1, 2))[..., None]  # [B, C, k, 1]
+        query, key, value = self.query(x).flatten(2), self.key(objects).flatten(2), self.value(objects).flatten(2)
+        relation = (self.key_width**-0.5 * (query.transpose(1, 2) @ key)).softmax(2)  # [B, N, k]
+        context = (value @ relation.transpose(1, 2)).unflatten(2, size)
+        return self.dropout(self.join(torch.cat([self.out(context), x], 1)))

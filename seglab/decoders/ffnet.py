@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from seglab.backbones.ffnet import residual_block
 from seglab.checks import one_of
-from seglab.decoders.base import Decoded, Decoder
+from seglab.decoders.base import Decoded, Decoder, level_branches, wanted_levels
 from seglab.decoders.blocks import ConvNormAct, Norm
 from seglab.errors import ConfigError
 from seglab.types import Size
@@ -99,6 +99,8 @@ def initialise(module: nn.Module) -> None:
 class FFNet(Decoder):
     """Decoded feature at the finest stride, [B, 512, 256 or 128, h, w] for the seg-head A, B or C.
 
+    The branches ``decoder.i`` are the smoothed levels s_i.
+
     Args:
         up: the up-head: A, B or C.
         seg: the seg-head: A, B or C.
@@ -123,6 +125,7 @@ class FFNet(Decoder):
         self.stride = self.strides[0]
         self.top_down = TopDown(self.channels, up, upsampling, norm)
         self.fuse = ConvNormAct(sum(self.top_down.channels), self.out_channels, 3, norm, bias=True)
+        self.branches = level_branches(self.top_down.channels, self.strides)
         initialise(self)
 
     def forward(
@@ -130,7 +133,7 @@ class FFNet(Decoder):
     ) -> Decoded:
         levels = self.top_down(maps)
         joined = torch.cat([self.top_down.up(x, levels[0]) for x in levels], dim=1)
-        return Decoded(feature=self.fuse(joined))
+        return Decoded(feature=self.fuse(joined), extra=wanted_levels(levels, wanted))
 
 
 class FFNetCategory(Decoder):

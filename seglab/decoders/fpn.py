@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from seglab.decoders.base import Decoded, Decoder
+from seglab.decoders.base import Decoded, Decoder, level_branches, wanted_levels
 from seglab.decoders.blocks import ConvNormAct, Norm, resize_to
 from seglab.types import Size
 
 
 class FPN(Decoder):
-    """Decoded feature at the finest stride."""
+    """Decoded feature at the finest stride; the branches ``decoder.i`` are the levels p_i."""
 
     def __init__(
         self,
@@ -33,12 +33,15 @@ class FPN(Decoder):
         self.smooths = nn.ModuleList([ConvNormAct(width, width, 3, norm) for _ in self.channels])
         self.out_channels = width
         self.stride = self.strides[0]
+        self.branches = level_branches([width] * len(self.channels), self.strides)
 
     def forward(
         self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
     ) -> Decoded:
         x = self.smooths[-1](self.laterals[-1](maps[-1]))
+        levels = [x]
         for i in range(len(maps) - 2, -1, -1):
             lateral = self.laterals[i](maps[i])
             x = self.smooths[i](lateral + resize_to(x, lateral))
-        return Decoded(feature=x)
+            levels.insert(0, x)
+        return Decoded(feature=x, extra=wanted_levels(levels, wanted))

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from seglab.decoders.base import Decoded, Decoder
+from seglab.decoders.base import Decoded, Decoder, level_branches, wanted_levels
 from seglab.decoders.blocks import ConvNormAct, Norm, PyramidPooling, resize_to
 from seglab.types import Size
 
 
 class UPerNet(Decoder):
-    """Decoded feature at the finest stride."""
+    """Decoded feature at the finest stride; the branches ``decoder.i`` are the levels that are fused, before."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class UPerNet(Decoder):
         self.fuse = ConvNormAct(len(self.channels) * width, width, 3, norm)
         self.out_channels = width
         self.stride = self.strides[0]
+        self.branches = level_branches([width] * len(self.channels), self.strides)
 
     def forward(
         self, maps: Sequence[Tensor], wanted: frozenset[str] = frozenset(), size: Size | None = None
@@ -46,4 +47,5 @@ class UPerNet(Decoder):
         for i in range(len(levels) - 2, -1, -1):
             levels[i] = levels[i] + resize_to(levels[i + 1], levels[i])
         levels[:-1] = [smooth(x) for smooth, x in zip(self.smooths, levels[:-1], strict=True)]
-        return Decoded(feature=self.fuse(torch.cat([resize_to(x, levels[0]) for x in levels], dim=1)))
+        feature = self.fuse(torch.cat([resize_to(x, levels[0]) for x in levels], dim=1))
+        return Decoded(feature=feature, extra=wanted_levels(levels, wanted))

@@ -3,5 +3,6 @@
 from seglab.heads.base import Head
 from seglab.heads.boundary import BoundaryHead
 from seglab.heads.fcn import FCNHead
+from seglab.heads.layers import LayerHeads
 
-__all__ = ["BoundaryHead", "FCNHead", "Head"]
+__all__ = ["BoundaryHead", "FCNHead", "Head", "LayerHeads"]

@@ -9,6 +9,7 @@ from seglab.losses.distillation import Distillation
 from seglab.losses.focal import Focal
 from seglab.losses.frozen import Frozen
 from seglab.losses.inverse import InverseDistance
+from seglab.losses.layers import LayerSupervision
 from seglab.losses.lovasz import Lovasz
 from seglab.losses.presence import Presence
 from seglab.losses.prototypes import PrototypeDistribution, Relation
@@ -26,6 +27,7 @@ __all__ = [
     "Focal",
     "Frozen",
     "InverseDistance",
+    "LayerSupervision",
     "Losses",
     "Lovasz",
     "Presence",

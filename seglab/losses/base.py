@@ -83,6 +83,13 @@ class Term(nn.Module):
         """0 with a graph to what it reads, for a step at which its schedule is 0: no parameter drops out of DDP's."""
         return torch.stack([0 * self.read(output, branch).float().mean() for branch in self.branches]).sum()
 
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse what does not go with the number of classes; asked once, when the network is built.
+
+        Raises:
+            ConfigError: an option of the term that is of another number.
+        """
+
     def labels(self, batch: Batch) -> Tensor:
         """The labels of a batch, [B, H, W].
 
@@ -236,13 +243,15 @@ class Criterion(nn.Module):
             }
         )
 
-    def check(self, legal: frozenset[str]) -> None:
-        """Refuse terms that read what the network does not publish.
+    def check(self, legal: frozenset[str], num_classes: int | None = None) -> None:
+        """Refuse terms that read what the network does not publish, or that are for another number of classes.
 
         Raises:
             ConfigError: names the term, the branch and the legal ones.
         """
         for name, term in self.named():
+            if num_classes is not None:
+                term.check_classes(num_classes)
             for branch in term.branches:
                 if branch not in legal:
                     raise ConfigError(

@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 
 FILE = "sweep.json"
 FORMAT = 1
-WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "overwrite", "allow_nonfinite", "logger")
-"""Keys of a configuration that change where a run writes, not what it computes."""
+WITHOUT_EFFECT = ("run_dir", "sweep", "resume", "overwrite", "allow_nonfinite", "logger", "regularizer")
+"""Keys of a configuration that change where a run writes, not what it computes; what follows from ``regularizer`` (a
+plan's file) stands resolved in other nodes."""
 WITHOUT_EFFECT_ON_DATA = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 State = Literal["new", "running", "done", "failed", "stopped"]
 """``stopped`` was interrupted, preempted or killed, and goes on from its last checkpoint."""

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 Command = Literal["train", "evaluate", "predict", "export"]
 FOLDER_KEYS: dict[str, str] = {
-    "train": "hydra.run.dir", "evaluate": "output", "predict": "output", "export": "output",
+    "train": "hydra.run.dir", "evaluate": "output", "predict": "output", "export": "output", "hs3": "output",
 }  # fmt: skip
 """The key of each command that chooses the folder it writes to."""
 RESULTS = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "metrics.json")

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
+from seglab import cli
 from seglab.decoders import FCN, FPN, IFA, MLP, Decoder, FFNet, UPerNet
 from seglab.decoders.blocks import PyramidPooling, group_norm
 from seglab.errors import ConfigError
@@ -68,6 +69,21 @@ def test_the_norm_is_a_choice(make: partial) -> None:
     assert decoder(maps_of(SIZES["odd"], batch=1)).feature.isfinite().all()
 
 
+@pytest.mark.parametrize("make", [SMALL[i] for i in (1, 3, 5)], ids=lambda make: make.func.__name__)
+def test_levels_are_branches_with_the_channels_and_size_that_they_publish_where_they_are_wanted(make: partial) -> None:
+    decoder, maps = make(CHANNELS, (4, 8, 16, 32), 5).eval(), maps_of(SIZES["odd"])
+    levels = {f"decoder.{i}": i for i in range(4)}
+    assert decoder.branches.keys() == levels.keys()
+    assert [stride for _, stride in decoder.branches.values()] == [4, 8, 16, 32]
+    decoded = decoder(maps, frozenset(levels))
+    for name, i in levels.items():
+        assert decoded.extra[name].shape == (2, decoder.branches[name][0], *SIZES["odd"][i])
+    assert torch.equal(decoded.feature, decoder(maps).feature)
+    assert decoder(maps, frozenset({"decoder.2", "feature"})).extra.keys() == {"decoder.2"}
+    if isinstance(decoder, FPN):
+        assert torch.equal(decoded.extra["decoder.0"], decoded.feature)
+
+
 def test_fcn_without_convolutions_is_the_bare_classifier() -> None:
     maps = maps_of(SIZES["divisible"])
     decoder = FCN(CHANNELS, (4, 8, 16, 32), 5, num_convs=0, concat_input=False, stage=2)
@@ -116,6 +132,7 @@ def test_every_published_width_is_of_an_option() -> None:
 
 @pytest.mark.parametrize("path", sorted((CONF / "decoder").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_option_builds_and_gives_the_width_that_it_publishes(path: Path) -> None:
+    cli.register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node = compose(f"decoder/{path.stem}").decoder
     decoder = instantiate(node, _convert_="all")(channels=CHANNELS, strides=(4, 8, 16, 32), num_classes=5)

@@ -142,9 +142,10 @@ def test_so_it_is_in_the_other_commands(command, override, said, tmp_path):
 }.items())  # fmt: skip
 def test_every_key_of_a_commands_configuration_is_known_and_no_other(command, known):
     needed = [f"{key}=x" for key in ("ckpt", "output", "source", "run_dir") if key in known and command != "train"]
-    more = {"train": ["run_dir=x", "search=optuna"], "evaluate": ["callbacks=context_gap", "metrics=full"]}.get(
-        command, []
-    )
+    more = {
+        "train": ["run_dir=x", "search=optuna", "regularizer=deep_supervision"],
+        "evaluate": ["callbacks=context_gap", "metrics=full"],
+    }.get(command, [])
     composed = cli.compose(command, [*needed, *more])
     assert composed.keys() == known.keys()
     options.check(composed, known)

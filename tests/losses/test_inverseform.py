@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import seglab
 from seglab import build, checkpoint
 from seglab.errors import ConfigError
+from seglab.hierarchy.plan import Layer, Plan, write
 from seglab.losses import BoundaryAttention, BoundaryCrossEntropy, CrossEntropy, InverseDistance
 from seglab.losses.inverse import grid
 from seglab.models.inverse_net import Convolutional, InverseNet, Transformations
@@ -291,13 +292,20 @@ def test_two_processes_train_with_it(trained_once, tmp_path):
     assert checkpoint.describe(tmp_path / "two/checkpoints/last.ckpt").step == 2
 
 
-def test_regularisers_are_chosen_together(compose, trained_once):
+def test_regularisers_are_chosen_together(compose, trained_once, tmp_path):
+    clusters = [list(range(5)), list(range(5, 12))]
+    layers = tuple(Layer(name, clusters) for name in ("backbone.2", "decoder.1"))
+    write(Plan(tuple(f"class {k}" for k in range(12)), layers), tmp_path / "plan.json", "0")
     paths = [f"loss.{term}.network.path={trained_once(task)}" for term, task in
              (("inverse", "inverse_net"), ("teacher", "semantic"))]  # fmt: skip
-    cfg = compose("train", [*TINY, *SMALL_NET, "regularizer=[inverseform,teacher]", *paths])
+    together = ["regularizer=[inverseform,hs3,teacher]", f"regularizer.plan={tmp_path / 'plan.json'}"]
+    cfg = compose("train", [*TINY, *SMALL_NET, *together, *paths])
     data = build.build_data(cfg)
     task = build.build_training(cfg, data.spec).task
-    assert {"boundary", "inverse", "teacher"} <= task.losses(data.probe(), 0).parts.keys()
+    losses = task.losses(data.probe(), 0)
+    assert {"boundary", "inverse", "layers", "teacher"} <= losses.parts.keys()
+    losses.total.backward()
+    assert all(p.grad is not None for head in task.model.heads.values() for p in head.parameters())
 
 
 def test_the_distance_is_warmed_up_over_a_tenth_of_the_training(compose, trained_once):
