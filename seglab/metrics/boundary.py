@@ -32,16 +32,31 @@ OUTSIDE = -1
 
 def band(ids: Tensor, distance: int) -> Tensor:
     """[B, H, W] ids -> bool: pixels with another id, or the image's border, in the square of that radius."""
-    # Ids below 2**24 are exact in float32. Outside the image the ids are foreign to every class.
-    ids = ids.float()
+    ids = ids.to(torch.int16)
     return highest(ids, distance, OUTSIDE) != -highest(-ids, distance, -OUTSIDE)
 
 
-def highest(x: Tensor, distance: int, outside: float) -> Tensor:
+def highest(x: Tensor, distance: int, outside: int) -> Tensor:
     """[B, H, W] the largest value in the square of that radius, of an image that has ``outside`` around it."""
     # Side after side: the padding above and below would be most of an image of few rows.
-    rows = F.max_pool2d(F.pad(x, (distance, distance), value=outside), (1, 2 * distance + 1), 1)
-    return F.max_pool2d(F.pad(rows, (0, 0, distance, distance), value=outside), (2 * distance + 1, 1), 1)
+    for axis, padding in ((2, (distance, distance)), (1, (0, 0, distance, distance))):
+        x = running(F.pad(x, padding, value=outside), 2 * distance + 1, axis)
+    return x
+
+
+def running(x: Tensor, window: int, axis: int) -> Tensor:
+    """The largest of each ``window`` neighbours along an axis, which gets that much shorter less one.
+
+    The largest of 2 n neighbours is that of two of n; two that overlap make up a window of any other size. A pooling
+    layer looks at each neighbour, which takes several times as long for windows of this size.
+    """
+    reached = 1
+    while reached < window:
+        step = min(reached, window - reached)
+        places = x.shape[axis] - step
+        x = torch.maximum(x.narrow(axis, 0, places), x.narrow(axis, step, places))
+        reached += step
+    return x
 
 
 def radius(height: int, width: int, ratio: float) -> int:
