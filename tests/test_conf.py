@@ -17,7 +17,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from seglab import build, checkpoint, cli, evaluate
+from seglab import build, checkpoint, cli, evaluate, visualize
 from seglab.data.spec import DatasetSpec
 from seglab.hierarchy import plan as hierarchy
 from seglab.hs3 import FINAL, planned
@@ -75,6 +75,7 @@ TRAINED = [o for o in OPTIONS if o[0] not in ELSEWHERE and root_of(o[0]) == "tra
 """The options that are trained with, below."""
 
 
+@lru_cache
 def joined(group: str) -> set[str]:
     """The options that another one of the group joins, so that what runs with it runs with them."""
     nodes = [yaml.safe_load((ROOT / group / f"{name}.yaml").read_text()) or {} for name in of(group)]
@@ -204,6 +205,13 @@ done: set[str] = set()
 WALKED = [pytest.param(*option, marks=later(*option), id="-".join(option)) for option in TRAINED]
 
 
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """No figure of the confusion matrix: it takes a fifth of such a run, and tests/test_visualize.py draws it."""
+    monkeypatch.setattr(visualize, "confusion_figure", lambda *given: np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("group", "option"), WALKED)
 def test_every_option_trains_and_is_saved_with_what_it_scored(group, option, compose, cifar10, given, tmp_path):
     cfg = composed(group, option, compose, cifar10, given)
