@@ -16,6 +16,8 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.plugins.config_source import ConfigResult
 
 from seglab import build, cli
+from seglab.data.scenes.renderer import Frame
+from seglab.data.scenes.source import Scenes
 from seglab.runs import atomic
 from seglab.train import fit
 
@@ -64,6 +66,26 @@ def parsed_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigRepository, "load_config", load)
         yield
+
+
+render, rendered = Scenes.frame, {}
+
+
+def frame(scenes: Scenes, split: str, index: int, time: float = 0.0) -> Frame:
+    """A frame that is rendered once, with arrays of its own."""
+    if index >= scenes.lengths[split]:
+        return render(scenes, split, index, time)
+    key = (scenes.size, scenes.seed, scenes.noise, scenes.variation, split, index, time)
+    if key not in rendered:
+        rendered[key] = render(scenes, split, index, time)
+    return copy.deepcopy(rendered[key])
+
+
+@pytest.fixture(autouse=True)
+def rendered_once(request, monkeypatch):
+    """Hundreds of tiny runs see the same two dozen scenes; the tests of scenes render their own."""
+    if "scenes" not in request.path.parts:
+        monkeypatch.setattr(Scenes, "frame", frame)
 
 
 @pytest.fixture(autouse=True, scope="session")

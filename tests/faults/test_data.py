@@ -122,7 +122,7 @@ def test_images_one_pixel_wide_are_trained_on_and_validated(add, fit, size):
 
 
 @pytest.mark.parametrize("decoder", options("decoder"))
-@pytest.mark.parametrize("classifier", each(options("classifier"), "linear", "ssa"))
+@pytest.mark.parametrize("classifier", each(options("classifier"), "linear"))
 def test_every_network_reads_images_one_pixel_wide(compose, decoder, classifier):
     made = compose("train", [f"decoder={decoder}", f"classifier={classifier}", SMALL_NET[0]])
     model = network(made, 2).eval()
