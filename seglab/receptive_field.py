@@ -18,6 +18,8 @@ branches of its ResNets so, and no gradient passes a closed branch: the measure 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +197,8 @@ def report(found: Comparison, json_file: Path | None = None, image_file: Path | 
             {"variant": name, "size_px": each.size, "squares_px": {str(k): v for k, v in each.sides.items()}}
             for name, each in found.fields.items()
         ]
-        content = {"setting": found.title, "variants": rows, "left_out": list(found.left_out)}
+        command = shlex.join(["python", "-m", "seglab.benchmark", *sys.argv[1:]])
+        content = {"command": command, "setting": found.title, "variants": rows, "left_out": list(found.left_out)}
         json_file.write_text(json.dumps(content, indent=2) + "\n")
     if image_file and found.fields:
         draw(found.fields, found.title, image_file)

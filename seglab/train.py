@@ -26,6 +26,10 @@ def train(cfg: DictConfig) -> float | None:
 
     hydra_cfg = HydraConfig.get()
     config, folder, overrides = cli.to_containers(cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
+    if given := next((each for each in overrides if each.startswith("run_dir=")), None):
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+        raise ConfigError(f"{given}: Hydra makes the folder — set hydra.{given.replace('run_dir', 'run.dir', 1)}")
     if hydra_cfg.mode == RunMode.MULTIRUN:
         from seglab.multirun import job
 

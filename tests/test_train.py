@@ -194,6 +194,7 @@ def test_a_run_goes_on_with_another_strategy(begun, tmp_path):
         (["trainer.devices=7", "trainer.accelerator=cuda"], "trainer"),
         (["init_from=/nowhere.ckpt"], "/nowhere.ckpt"),
         (["+classifier.taau=3", "classifier=cosine"], "tau"),
+        (["run_dir=there"], "hydra.run.dir=there"),
     ],
 )
 def test_bad_input_exits_2_and_names_what_to_change(overrides, said, tmp_path):

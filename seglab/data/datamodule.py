@@ -93,6 +93,7 @@ class DataModule(L.LightningDataModule):
         self.source = dataset(root=root)
         self.source.allow_unlabelled = allow_unlabelled
         self.needs = tuple(needs)
+        self.source.wanted = frozenset(self.needs)
         if lacking := [name for name in self.needs if name not in self.source.gives]:
             raise ConfigError(
                 f"{self.spec.name} gives {', '.join(sorted(self.source.gives))}; the task needs {', '.join(lacking)}"

@@ -77,6 +77,8 @@ class Source(ABC):
     """The targets (see :mod:`seglab.data.targets`) of its samples, apart from splits that were published without."""
     allow_unlabelled: bool = False
     """Whether an image without a label is left out instead of refused (set by the DataModule)."""
+    wanted: Collection[str] | None = None
+    """The targets that the task reads; a file of another one need not be opened. None: all (set by the DataModule)."""
 
     @abstractmethod
     def names(self, split: str) -> list[str]:
@@ -233,6 +235,8 @@ class FileSource(Source):
             self.same_size(pair.image, size, pair.label, stored.shape)
             values["label"] = self.table(stored, self.path(pair.label))
         for target, file in pair.others:
+            if self.wanted is not None and target not in self.wanted:
+                continue
             values[target] = self.read_other(pair, target)
             self.same_size(pair.image, size, file, values[target].shape)
 

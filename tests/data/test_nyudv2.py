@@ -192,6 +192,16 @@ def test_depth_is_metres_with_0_where_unknown_and_the_kind_is_a_choice(root):
     assert without.gives == {"label"}
 
 
+def test_depths_that_no_task_reads_are_not_opened(root):
+    source = NYUDv2(root)
+    source.wanted = {"label"}
+    (root / "test" / "depth" / f"{source.names('test')[2].rpartition('/')[2]}.png").write_bytes(b"")
+    assert source.read("test", 2).depth is None
+    source.wanted = {"label", "depth"}
+    with pytest.raises(DataError, match="depth"):
+        source.read("test", 2)
+
+
 def test_a_set_without_depths_is_read_and_one_with_some_is_refused(root):
     (root / "train" / "depth" / "0004.png").unlink()
     with pytest.raises(
