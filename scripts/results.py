@@ -44,6 +44,8 @@ TEMPLATE = FOLDER / "results.md.j2"
 
 WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger", "ckpt"}
 """Overrides that say where and how a run was made, not what it computed."""
+LATER: dict[str, dict[str, Any]] = {"seglab.classifiers.Linear": {"kernel": 1}}
+"""Options that came after some of the records, with the value that stands for what was before them."""
 
 
 # --- Records
@@ -107,6 +109,14 @@ def written(content: Mapping[str, Any]) -> str:
     return json.dumps(rest)[:-1] + ', "files": {\n' + ",\n".join(lines) + "\n}}\n"
 
 
+def completed(node: Any) -> Any:
+    """A configuration with the options that came later."""
+    if not isinstance(node, dict):
+        return node
+    later = LATER.get(str(node.get("_target_")), {})
+    return later | {key: completed(value) for key, value in node.items()}
+
+
 def unpack(studies: str, folder: Path) -> Path:
     """The records of a study (of several: joined by +) as a multirun's folder, whose factor is ``row``."""
     jobs = {}
@@ -119,7 +129,7 @@ def unpack(studies: str, folder: Path) -> Path:
                 target = folder / name / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if file.endswith(".yaml"):
-                    value = yaml.safe_dump(value)
+                    value = yaml.safe_dump(completed(value))
                 elif file.endswith(".json"):
                     value = json.dumps(value)
                 elif isinstance(value, list):
@@ -181,11 +191,20 @@ class Study:
     def markdown(self, metric: str = "test/mIoU") -> str:
         """The report's table as Markdown; of its notes only the one on power, the others being the same everywhere."""
         _, _, text = formats.markdown(self.table(metric)).partition("\n\n")
-        return "\n".join(line for line in text.split("\n") if not line.startswith("- ") or line.startswith("- power"))
+        table, heading, left_out = text.partition("\nNot in the table:")
+        kept = [line for line in table.split("\n") if not line.startswith("- ") or line.startswith("- power")]
+        return "\n".join(kept) + heading + left_out
 
     def spread(self, name: str, metric: str = "test/mIoU") -> str:
         """``49.61 ± 0.52``."""
         return formats.mean_sd(self.row(name, metric), self.sweep.score(metric))
+
+    def gain(self, name: str, to: str | None = None) -> str:
+        """``+3.16``: a row's mean difference to the baseline (or to another row) at the seeds that both have."""
+        compared = Study(
+            self.name, {self.kept_as[each]: each for each in (to or str(self.baseline), name)}, to or self.baseline
+        )
+        return signed(statistics.fmean(gaps(compared, name)))
 
     def measures(self, metrics: Mapping[str, str]) -> str:
         """Several metrics side by side, each as mean ± sd; columns by heading."""
@@ -205,7 +224,7 @@ class Study:
             means = {row: statistics.fmean(run[k] for run in values[row]) for row in self.rows}
             cells = [f"{100 * means[row]:.1f}" for row in self.rows]
             if self.baseline:
-                cells += [f"{100 * (means[row] - means[self.baseline]):+.1f}".replace("-", "−") for row in others]
+                cells += [signed(means[row] - means[self.baseline], 1) for row in others]
             lines.append([name, *cells])
         return grid(["class", *self.rows, *(f"{row} − {self.baseline}" for row in others if self.baseline)], lines)
 
@@ -228,6 +247,11 @@ class Study:
         """``6.4 to 7.8``: the wall time of the quickest and of the slowest run."""
         taken = [run.seconds / 60 for run in self.sweep.runs if run.seconds]
         return f"{min(taken):.1f} to {max(taken):.1f}"
+
+
+def signed(difference: float, digits: int = 2) -> str:
+    """A difference of fractions in points, with its sign."""
+    return f"{100 * difference:+.{digits}f}".replace("-", "−")
 
 
 def class_values(run: Run, metric: str) -> list[float]:
@@ -316,9 +340,9 @@ def grid_along(heading: str, values: Sequence[Any], series: Mapping[str, Sequenc
         points = [(name, *series[name][k][1:]) for name in series]
         cells = [str(value), points[0][1].spread(str(points[0][1].baseline))]
         for _, study, row in points:
-            gap = [100 * each for each in gaps(study, row)]
-            sd = f" ± {statistics.stdev(gap):.2f}" if len(gap) > 1 else ""
-            cells += [study.spread(row), f"{statistics.fmean(gap):+.2f}".replace("-", "−") + sd]
+            gap = gaps(study, row)
+            sd = f" ± {100 * statistics.stdev(gap):.2f}" if len(gap) > 1 else ""
+            cells += [study.spread(row), signed(statistics.fmean(gap)) + sd]
         lines.append(cells)
     return grid([heading, "linear", *(text for name in series for text in (name, "gain"))], lines)
 
