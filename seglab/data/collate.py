@@ -13,7 +13,7 @@ from seglab.data.targets import Item
 from seglab.errors import ConfigError, DataError
 from seglab.types import Batch
 
-TENSORS = tuple(f.name for f in fields(Batch) if f.name not in ("names", "sequence"))
+TENSORS = tuple(f.name for f in fields(Batch) if f.name not in ("names", "sequence", "clip"))
 """Fields of a batch that are stacked from the items' fields of the same name."""
 
 

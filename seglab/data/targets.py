@@ -63,6 +63,8 @@ class Item:
     """[] int64 class of the whole image."""
     depth: Tensor | None = None
     """[H, W] float32 metres, 0 where unknown. Resizing an image leaves the metres as they are."""
+    flow: Tensor | None = None
+    """[2, H, W] float32, in evaluation: optical flow (dx, dy) in pixels to the next frame; NaN where it is unknown."""
     sequence: str | None = None
     """In evaluation: the sequence that it is a frame of."""
 
