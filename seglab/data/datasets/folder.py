@@ -129,9 +129,9 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
             return match(images, None)
         return match(images, scan(self.root, self.labels.format(split=split), self.label_suffix))
 
-    def sequences(self, split: str) -> list[str]:
+    def sequence_of(self, name: str) -> str:
         """The folder of each image, for images that are frames of videos."""
-        return [os.path.dirname(name) for name in self.names(split)]
+        return os.path.dirname(name)
 
     def _splits(self) -> tuple[str, ...]:
         """Splits for which there is a list file or an image folder."""
