@@ -80,6 +80,8 @@ class Source(ABC):
     """Whether an image without a label is left out instead of refused (set by the DataModule)."""
     sparse: Collection[str] = ()
     """Splits of which the frames between the items are missing: two that follow one another are no near frames."""
+    knows_flow: bool = False
+    """Whether ``flow`` gives the optical flow between frames."""
 
     @abstractmethod
     def names(self, split: str) -> list[str]:
@@ -138,7 +140,7 @@ class Source(ABC):
     def flow(self, split: str, index: int, offset: int) -> np.ndarray | None:
         """[H, W, 2] float32 exact optical flow (dx, dy) in pixels from an item to the frame ``offset`` after it.
 
-        NaN where what a pixel shows is hidden in the other frame or outside it. None: it is not known.
+        NaN where what a pixel shows is hidden in the other frame or outside it; None unless ``knows_flow``.
         """
         return None
 

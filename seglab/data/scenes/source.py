@@ -38,6 +38,7 @@ class Scenes(Source):
 
     spec = DatasetSpec("scenes", CLASSES, PALETTE)
     splits = ("train", "val", "test")
+    knows_flow = True
 
     def __init__(
         self,
