@@ -66,7 +66,8 @@ def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.
         offset=torch.tensor((0, 1)).expand(batch, 2),
         flow=torch.zeros(batch, 2, 2, *size),
     )
-    return Batch(image=image, names=("",) * batch, label=label, category=category, clip=clip).map(lambda value: value.to(device))
+    made = Batch(image=image, names=("",) * batch, label=label, category=category, clip=clip)
+    return made.map(lambda value: value.to(device))
 
 
 def measure(

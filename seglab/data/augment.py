@@ -313,9 +313,7 @@ class Augment:
         self.pipeline = A.Compose(steps, additional_targets=others)
         self.fill = [int(value) for value in fill]
 
-    def __call__(
-        self, opened: Opened, key: tuple[int, int, int], around: Surroundings | None = None
-    ) -> targets.Item:
+    def __call__(self, opened: Opened, key: tuple[int, int, int], around: Surroundings | None = None) -> targets.Item:
         """Augment one item; the same ``key`` (seed, epoch, index) gives the same result, alone or with frames around it.
 
         Args:

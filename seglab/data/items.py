@@ -7,6 +7,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ class EvalItems(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         sample = self.items.read(index)
-        made = targets.tensors(targets.given(sample))
+        made: dict[str, Any] = dict(targets.tensors(targets.given(sample)))
         sequence = self.items.sequences[index] if self.items.sequences else None
         image = sample.image if self.corruption is None else self.corruption(sample.image, index)
         item = Item(image=targets.planes(image), name=sample.name, sequence=sequence, **made)

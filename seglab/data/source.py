@@ -312,9 +312,7 @@ class FileSource(Source):
             elif self.every_frame:
                 values["label"] = np.full(opened.size, IGNORE, np.uint8)
             else:
-                raise DataError(
-                    f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true"
-                )
+                raise DataError(f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true")
         for target, file in pair.others:
             values[target] = self.read_other(pair, target)
             self.same_size(pair.image, opened.size, file, values[target].shape)

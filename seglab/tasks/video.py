@@ -48,8 +48,8 @@ class Video(Semantic):
     def evaluated_terms(cls, criterion: Criterion) -> list[str]:
         """Without those that read the near frame: an evaluation has none."""
         terms = dict(criterion.named())
-        own = [name for name in super().evaluated_terms(criterion)]
-        return [name for name in own if cls.own_branches(frozenset(terms[name].branches)) == set(terms[name].branches)]
+        read = {name: frozenset(terms[name].branches) for name in super().evaluated_terms(criterion)}
+        return [name for name, branches in read.items() if cls.own_branches(branches) == branches]
 
     def output(self, batch: Batch, wanted: frozenset[str] = frozenset(), compiled: bool = True) -> Output:
         output = super().output(batch, wanted, compiled)

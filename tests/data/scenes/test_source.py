@@ -94,7 +94,12 @@ def test_an_unknown_split_or_index_is_refused() -> None:
 
 def test_scenes_are_videos_of_named_frames_in_order() -> None:
     source = scenes(frames={"val": 3}, rate=5, noise=0.0)
-    assert source.names("val")[:4] == ["val/000000/000000", "val/000000/000001", "val/000000/000002", "val/000001/000000"]
+    assert source.names("val")[:4] == [
+        "val/000000/000000",
+        "val/000000/000001",
+        "val/000000/000002",
+        "val/000001/000000",
+    ]
     assert source.sequences("val")[2:4] == ["val/000000", "val/000001"]
     assert source.names("train") == scenes().names("train")
     assert source.sequences("train") is None
