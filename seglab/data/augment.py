@@ -314,7 +314,7 @@ class Augment:
         self.fill = [int(value) for value in fill]
 
     def __call__(self, opened: Opened, key: tuple[int, int, int], around: Surroundings | None = None) -> targets.Item:
-        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result, alone or with frames around it.
+        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result, with frames around it or not.
 
         Args:
             around: the frames of its clip: they get the geometry and the colours that are drawn for the item.

@@ -1,7 +1,7 @@
 """Files of optical flow, in the three formats that are common.
 
-- ``.flo`` (Middlebury): the number 202021.25, width and height as little-endian 32-bit, then (dx, dy) in float32, row by
-  row; values above 1e9 are unknown.
+- ``.flo`` (Middlebury): the number 202021.25, width and height as little-endian 32-bit, then (dx, dy) in float32, row
+  by row; values above 1e9 are unknown.
 - ``.png`` (KITTI): three channels of 16 bits: dx and dy as 64 * d + 2^15, and whether it is known.
 - ``.npy``: floats [H, W, 2] or [2, H, W]; NaN is unknown.
 """

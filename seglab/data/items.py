@@ -197,8 +197,8 @@ class EvalItems(Dataset[Item]):
 
     Args:
         corruption: of the images; None leaves them as they are.
-        following: for each item, whether the frame after it follows in its sequence, to which the optical flow is given;
-            None: none is.
+        following: whether each item has a next frame in its sequence, to which the optical flow is given; None: none
+            is given.
     """
 
     def __init__(

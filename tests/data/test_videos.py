@@ -8,7 +8,7 @@ from PIL import Image
 
 from seglab.data import check
 from seglab.data.datamodule import DataModule
-from seglab.data.datasets import CamVid, Cityscapes, Folder, KITTISemantic, KITTISTEP
+from seglab.data.datasets import KITTISTEP, CamVid, Cityscapes, Folder, KITTISemantic
 from seglab.errors import DataError
 from tests.data.test_clips import plain
 

@@ -1,8 +1,8 @@
 """KITTI with the 19 classes of Cityscapes: the semantic benchmark of single images, and STEP's labelled videos.
 
 Alhaija et al., "Augmented Reality Meets Computer Vision", IJCV 2018 (semantic benchmark, on the images of Menze and
-Geiger, CVPR 2015); Weber et al., "STEP: Segmenting and Tracking Every Pixel", NeurIPS 2021 data sets (KITTI-STEP, on the
-videos of the tracking benchmark of Geiger et al., CVPR 2012).
+Geiger, CVPR 2015); Weber et al., "STEP: Segmenting and Tracking Every Pixel", NeurIPS 2021 data sets (KITTI-STEP, on
+the videos of the tracking benchmark of Geiger et al., CVPR 2012).
 """
 
 from __future__ import annotations

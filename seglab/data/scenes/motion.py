@@ -1,9 +1,9 @@
 """Exact optical flow between two times of a scene.
 
 What pixel p sees at time t0 is a point X = eye(t0) + z ray(p) of a surface with velocity v. At t1 it is at
-X + (t1 - t0) v, whose projection in the camera of t1 is p + flow. Of the sky, infinitely far, only the direction counts.
-The point is seen at t1 where the nearest pixel sees the same surface there, and a round body this side of it; elsewhere
-it is hidden, or has left the image, and the flow is NaN.
+X + (t1 - t0) v, whose projection in the camera of t1 is p + flow. Of the sky, infinitely far, only the direction
+counts. The point is seen at t1 where the nearest pixel sees the same surface there, and a round body this side of it;
+elsewhere it is hidden, or has left the image, and the flow is NaN.
 """
 
 from __future__ import annotations
