@@ -28,7 +28,7 @@ class Surroundings:
     frames: Mapping[int, Opened]
     """All of them but the item, by their offsets."""
     flow: Mapping[int, np.ndarray] | None = None
-    """[H, W, 2] float32 optical flow from the item to each of ``frames``, NaN where unknown; None: of none."""
+    """[H, W, 2] float32 optical flow from the item to ``frames``, as far as it is known; None: nobody knows any."""
 
 
 class Clips:
@@ -81,9 +81,11 @@ class Clips:
         """The frames around an item, to be augmented with it; DataError names one that cannot be used."""
         offsets = self.choose(items.reach(index), key)
         others = [offset for offset in offsets if offset]
-        found = {offset: items.flow(index, offset) for offset in others} if self.flow else {}
-        known = {offset: flow for offset, flow in found.items() if flow is not None}
-        return Surroundings(offsets, {offset: items.near(index, offset) for offset in others}, known or None)
+        frames = {offset: items.near(index, offset) for offset in others}
+        if not (self.flow and items.knows_flow):
+            return Surroundings(offsets, frames)
+        found = {offset: items.flow(index, offset) for offset in others}
+        return Surroundings(offsets, frames, {offset: flow for offset, flow in found.items() if flow is not None})
 
     def wanted(self) -> str:
         """What an item has to have, in words."""

@@ -153,9 +153,9 @@ class DataModule(L.LightningDataModule):
             name = first(sorted(set(items.names) - set(reached.names)), 1)
             raise DataError(
                 f"{self.spec.name}, split {self.split(role)}: {lacking} of {len(items)} training items have no frame "
-                f"of their video {self.clips.wanted()} of them, such as {name} — a near frame is one of the video at its "
-                "own rate, not the next image of a split that holds one in many — choose other data.splits.train or "
-                "data=, set data.clip=null, or leave these out: data.clip.unreached=leave_out"
+                f"of their video {self.clips.wanted()} of them, such as {name} — a near frame is one of the video at "
+                "its own rate, not the next image of a split that holds one in many — choose other data.splits.train "
+                "or data=, set data.clip=null, or leave these out: data.clip.unreached=leave_out"
             )
         return reached
 

@@ -173,7 +173,7 @@ class FileSource(Source):
     """The command that makes it."""
     folder: ClassVar[str | None] = None
     """The archive's top folder, where it has one: the root may be this folder or the one that holds it."""
-    official: ClassVar[tuple[int, ...]] = ()
+    official: tuple[int, ...] = ()
     """Published number of images of each of ``splits``; another number is reported, not refused."""
     unlabelled: Collection[str] = ()
     """Splits whose labels were not published."""

@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from seglab.data.clips import Clips
+from seglab.data.collate import stack
 from seglab.data.datamodule import DataModule
 from seglab.data.datasets import Folder
 from seglab.data.flow import StoredFlow, read_flow
+from seglab.data.items import TrainItems
 from seglab.errors import DataError
 from tests.data.test_clips import plain
 
@@ -94,6 +97,25 @@ def test_sequences_are_evaluated_with_the_flow_to_each_next_frame(videos):
         for number in (9, 10):
             np.testing.assert_array_equal(flows[f"images/val/{video}/{number}"].permute(1, 2, 0).numpy(), FLOW + number)
         assert flows[f"images/val/{video}/11"].isnan().all()  # nothing follows
+
+
+def test_clips_have_the_flow_to_the_next_frame_and_none_to_others(videos):
+    data = data_of(videos, str(videos / "flow"))
+    data.clips = Clips(gap=1)
+    items = TrainItems(data.items("train"), plain(), seed=0, clips=data.clips)
+    for epoch in range(6):
+        made = [items[epoch, index] for index in range(6)]
+        stack(made)
+        for item in made:
+            near = 1 - int(item.clip.index)
+            flow, number = item.clip.flow[near].permute(1, 2, 0).numpy(), int(item.name.rpartition("/")[2])
+            if item.clip.offset[near] == 1:
+                np.testing.assert_array_equal(flow, FLOW + number)
+            else:
+                assert np.isnan(flow).all()
+    write_flo(videos / "flow" / "images" / "val" / "a" / "9.flo", FLOW[:6])  # the first frame: it has a next one only
+    with pytest.raises(DataError, match="16x6.*16x12"):
+        items[0, 0]
 
 
 def test_without_files_there_is_no_flow(videos):

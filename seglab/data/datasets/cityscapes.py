@@ -39,7 +39,7 @@ class Cityscapes(FileSource):
     """
 
     splits = ("train", "val", "test")
-    official = (2975, 500, 1525)
+    official: tuple[int, ...] = (2975, 500, 1525)
     unlabelled = ("test",)
     layout = """
 leftImg8bit/{train,val,test}/<city>/<city>_<6 digits>_<6 digits>_leftImg8bit.png
@@ -59,7 +59,7 @@ leftImg8bit_sequence/{train,val,test}/<city>/<city>_<6 digits>_<6 digits>_leftIm
         super().__init__(root, max_pixels=max_pixels, exif=exif)
         self.every_frame = every_frame
         if every_frame:
-            self.official = tuple((BEFORE + 1 + AFTER) * number for number in self.official)  # type: ignore[misc]
+            self.official = tuple((BEFORE + 1 + AFTER) * number for number in type(self).official)
         self._snippets: dict[str, dict[str, str]] = {}
         self._files: dict[str, dict[str, list[str]]] = {}
         one_of("data.dataset.labels", labels, ("auto", *SUFFIX))
