@@ -365,7 +365,7 @@ class Augment:
         item = targets.Item(image=targets.planes(image), name=opened.name, **made)
         if around is not None:
             shown = dict(zip(near, out["images"], strict=True))
-            item.clip = self._clip(opened, around, geometry, {0: window, **near}, {0: image, **shown}, (height, width))
+            item.clip = self._clip(around, geometry, {0: window, **near}, {0: image, **shown}, (height, width))
         return item
 
     def _near(self, around: Surroundings, opened: Opened, geometry: Geometry, scale: int) -> dict[int, np.ndarray]:
@@ -383,7 +383,6 @@ class Augment:
 
     def _clip(
         self,
-        opened: Opened,
         around: Surroundings,
         geometry: Geometry,
         frames: Mapping[int, np.ndarray],
@@ -391,19 +390,13 @@ class Augment:
         size: Size,
     ) -> Clip:
         """The clip of one item, without the axis of the batch, of images [h, w, 3] by their offsets."""
-        flow, stored, name = None, opened.size, opened.name
+        flow = None
         if around.flow is not None:
             flow = torch.full((len(around.offsets), 2, *size), torch.nan)
             for place, offset in enumerate(around.offsets):
                 if offset == 0:
                     flow[place, :, : geometry.window[0], : geometry.window[1]] = 0
                 elif offset in around.flow:
-                    if around.flow[offset].shape[:2] != stored:
-                        height, width = around.flow[offset].shape[:2]
-                        raise DataError(
-                            f"{name}: an optical flow of {width}x{height} beside a frame of {stored[1]}x{stored[0]} "
-                            "(width x height) — one size is expected — compute the flow of the frames as they are stored"
-                        )
                     moved = torch.from_numpy(geometry.of_flow(around.flow[offset]))
                     flow[place, :, : moved.shape[0], : moved.shape[1]] = moved.permute(2, 0, 1)
         stacked = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seglab.checks import one_of, within
+from seglab.data.flow import fitting
 from seglab.data.source import Opened
 from seglab.errors import ConfigError
 
@@ -85,7 +86,12 @@ class Clips:
         if not (self.flow and items.knows_flow):
             return Surroundings(offsets, frames)
         found = {offset: items.flow(index, offset) for offset in others}
-        return Surroundings(offsets, frames, {offset: flow for offset, flow in found.items() if flow is not None})
+        known = {
+            offset: fitting(flow, items.names[index], frames[offset].size)
+            for offset, flow in found.items()
+            if flow is not None
+        }
+        return Surroundings(offsets, frames, known)
 
     def wanted(self) -> str:
         """What an item has to have, in words."""

@@ -48,6 +48,16 @@ class StoredFlow:
         return read_flow(path)
 
 
+def fitting(flow: np.ndarray, name: str, size: tuple[int, int]) -> np.ndarray:
+    """The flow [H, W, 2] of the frame of that name; DataError where its size is not (height, width) ``size``."""
+    if flow.shape[:2] != tuple(size):
+        raise DataError(
+            f"{name}: an optical flow of {flow.shape[1]}x{flow.shape[0]} beside a frame of {size[1]}x{size[0]}"
+            " (width x height) — one size is expected — compute the flow of the frames as they are stored"
+        )
+    return flow
+
+
 def read_flow(path: str) -> np.ndarray:
     """[H, W, 2] float32 (dx, dy) in pixels, NaN where unknown; DataError where the file cannot be used."""
     read = {".flo": _flo, ".png": _kitti, ".npy": _npy}[os.path.splitext(path)[1]]

@@ -18,7 +18,7 @@ from seglab.data import targets
 from seglab.data.augment import Augment
 from seglab.data.clips import Clips
 from seglab.data.corruption import Corruption
-from seglab.data.flow import StoredFlow
+from seglab.data.flow import StoredFlow, fitting
 from seglab.data.source import Opened, Sample, Source
 from seglab.data.targets import Item
 from seglab.errors import DataError
@@ -228,9 +228,4 @@ class EvalItems(Dataset[Item]):
         if not self.following[index]:
             return torch.full((2, *size), torch.nan) if self.items.knows_flow else None
         flow = self.items.flow(index, 1)
-        if flow is not None and flow.shape[:2] != tuple(size):
-            raise DataError(
-                f"{item.name}: an optical flow of {flow.shape[1]}x{flow.shape[0]} beside a frame of {size[1]}x{size[0]}"
-                " (width x height) — one size is expected — compute the flow of the frames as they are stored"
-            )
-        return None if flow is None else targets.planes_of_flow(flow)
+        return None if flow is None else targets.planes_of_flow(fitting(flow, item.name, (size[0], size[1])))
