@@ -21,7 +21,7 @@ from seglab.data.collate import group, stack
 from seglab.data.corruption import Corruption
 from seglab.data.flow import StoredFlow
 from seglab.data.items import EvalItems, Item, Items, TrainItems
-from seglab.data.listing import first, natural
+from seglab.data.listing import natural
 from seglab.data.sampler import SequenceSampler, ShardSampler, StreamSampler
 from seglab.data.source import Source, digest
 from seglab.data.spec import DatasetSpec
@@ -150,7 +150,7 @@ class DataModule(L.LightningDataModule):
         reached = items.within(self.clips)
         lacking = len(items) - len(reached)
         if lacking and (self.clips.unreached == "refuse" or not len(reached)):
-            name = first(sorted(set(items.names) - set(reached.names)), 1)
+            name = min(set(items.names) - set(reached.names))
             raise DataError(
                 f"{self.spec.name}, split {self.split(role)}: {lacking} of {len(items)} training items have no frame "
                 f"of their video {self.clips.wanted()} of them, such as {name} — a near frame is one of the video at "
