@@ -195,7 +195,7 @@ def build_task(
         torch.manual_seed(cfg.get("seed", 0))
         model = kind.assemble(Maker(cfg, spec.num_classes, criterion))
     if criterion is not None:
-        criterion.check(model.branches, spec.num_classes)
+        criterion.check(kind.published(model), spec.num_classes)
     for name, metric in (metrics or {}).items():
         compared = kind.NEEDS if kind.COMPARED is None else kind.COMPARED
         if lacking := sorted(metric.needs - compared):

@@ -50,19 +50,24 @@ def build_configured(config: dict[str, Any], classes: int, criterion: Criterion 
 
 
 def random_batch(size: tuple[int, int], batch: int, classes: int, device: torch.device) -> Batch:
-    """Noise, with blocks of labels of 16 pixels and a category for each image: what any task needs."""
+    """Noise, with blocks of labels of 16 pixels, a category and a near frame for each image: what any task needs."""
     import torch
 
-    from seglab.types import Batch
+    from seglab.types import Batch, Clip
 
     coarse = torch.randint(classes, (batch, -(-size[0] // 16), -(-size[1] // 16)))
     label = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, : size[0], : size[1]]
-    return Batch(
-        image=torch.randn(batch, 3, *size),
-        names=("",) * batch,
-        label=label,
-        category=torch.randint(classes, (batch,)),
-    ).map(lambda value: value.to(device))
+    image, category = torch.randn(batch, 3, *size), torch.randint(classes, (batch,))
+    near = torch.randn(batch, 3, *size)
+    clip = Clip(
+        frames=torch.randint(256, (batch, 2, 3, *size), dtype=torch.uint8),
+        shown=torch.stack((image, near), 1),
+        index=torch.zeros(batch, dtype=torch.int64),
+        offset=torch.tensor((0, 1)).expand(batch, 2),
+        flow=torch.zeros(batch, 2, 2, *size),
+    )
+    made = Batch(image=image, names=("",) * batch, label=label, category=category, clip=clip)
+    return made.map(lambda value: value.to(device))
 
 
 def measure(

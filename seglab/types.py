@@ -23,6 +23,30 @@ IGNORE = 255
 
 
 @dataclass(kw_only=True)
+class Clip:
+    """T frames of a video around each image of a batch, the image itself among them, in the order of time.
+
+    All have the geometry (resize, crop, flip) that was drawn for the image.
+    """
+
+    frames: Tensor
+    """[B, T, 3, H, W] uint8 RGB with the image's geometry and the colours as stored."""
+    shown: Tensor
+    """[B, T, 3, H, W] uint8 RGB, the same with the colours that were drawn for the image: what a network is shown."""
+    index: Tensor
+    """[B] int64 place of the image itself, which is the labelled one."""
+    offset: Tensor
+    """[B, T] int64 how many frames each lies after the image, negative before it."""
+    flow: Tensor | None = None
+    """[B, T, 2, H, W] float32 optical flow (dx, dy) in pixels from the image to each frame; NaN where it is unknown."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Clip:
+        """The clip with the function of every tensor in its place."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(x) for name, x in values.items() if x is not None})
+
+
+@dataclass(kw_only=True)
 class Batch:
     """A batch of images of one size with whatever is known about them; a field is None where the data has none of it.
 
@@ -40,8 +64,13 @@ class Batch:
     """[B] int64 class of the whole image."""
     depth: Tensor | None = None
     """[B, H, W] float32 metres, 0 where unknown."""
+    flow: Tensor | None = None
+    """[B, 2, H, W] float32, in evaluation: exact or stored optical flow (dx, dy) in pixels of the label map, from each
+    frame to the next one of its sequence; NaN where it is unknown."""
     sequence: tuple[str, ...] | None = None
     """In evaluation: the video that each image is a frame of, where the data set has videos."""
+    clip: Clip | None = None
+    """In training: the frames around each image, where the task asks for some."""
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -50,7 +79,8 @@ class Batch:
         """The batch with the function of every tensor in its place: moving and pinning can forget none."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         changed: dict[str, Any] = {name: function(x) for name, x in values.items() if isinstance(x, Tensor)}
-        return replace(self, **changed)
+        clip = None if self.clip is None else self.clip.map(function)
+        return replace(self, **changed, clip=clip)
 
     def corner(self, size: int) -> Batch:
         """The top left ``size`` x ``size`` pixels of every map (image, label); what has no pixels stays whole."""

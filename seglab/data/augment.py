@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,13 +21,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
+import torch
 from albumentations.core.type_definitions import Targets
 from numpy.typing import NDArray
 
 from seglab.data import targets
+from seglab.data.clips import Surroundings
 from seglab.data.source import Opened
-from seglab.errors import ConfigError
-from seglab.types import IGNORE
+from seglab.errors import ConfigError, DataError
+from seglab.types import IGNORE, Clip
 
 Size = tuple[int, int]
 """(height, width) of an image, or (top, left) of a window."""
@@ -109,6 +111,14 @@ class Geometry(NamedTuple):
         """[h, w] of a map."""
         cut = resized.window(self.window, self.offset)
         return np.ascontiguousarray(cut[:, ::-1]) if self.flip else cut
+
+    def of_flow(self, flow: np.ndarray) -> np.ndarray:
+        """[h, w, 2] of an optical flow [H, W, 2] between two images that are both treated so."""
+        factors = [new / old for new, old in zip(self.size[::-1], flow.shape[1::-1], strict=True)]
+        if self.flip:
+            factors[0] = -factors[0]
+        parts = [self.of_map(Nearest(flow[..., axis], self.size)) * np.float32(factors[axis]) for axis in (0, 1)]
+        return np.stack(parts, -1)
 
 
 class Nearest:
@@ -296,19 +306,29 @@ class Augment:
         self.scaled_decoding = scaled_decoding
         others = {name: "mask" for name, target in targets.TARGETS.items() if target.is_map and _key(name) == name}
         self.extra = bool(extra)
+        self.moves = next((type(step).__name__ for step in extra if not _keeps_places(step)), None)
         if extra:
             others[UNCOVERED] = "mask"
         steps = [*([] if photometric is None else [photometric]), *extra]
         self.pipeline = A.Compose(steps, additional_targets=others)
         self.fill = [int(value) for value in fill]
 
-    def __call__(self, opened: Opened, key: tuple[int, int, int]) -> targets.Item:
-        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result.
+    def __call__(self, opened: Opened, key: tuple[int, int, int], around: Surroundings | None = None) -> targets.Item:
+        """Augment one item; the same ``key`` (seed, epoch, index) gives the same result, with frames around it or not.
+
+        Args:
+            around: the frames of its clip: they get the geometry and the colours that are drawn for the item.
 
         Raises:
-            ConfigError: ``extra`` or ``photometric`` makes an image that is not uint8 RGB or larger than the crop.
-            DataError: the image cannot be decoded.
+            ConfigError: ``extra`` or ``photometric`` makes an image that is not uint8 RGB or larger than the crop, or
+                ``extra`` has transforms of the geometry, and there is a clip.
+            DataError: the image cannot be decoded, or a frame is of another size.
         """
+        if around is not None and self.moves is not None:
+            raise ConfigError(
+                f"augment.extra has {self.moves}, which moves pixels — the frames of a clip (data.clip) are compared "
+                "with the image in its own colours, so that only transforms of colours are expected — leave it out"
+            )
         geometry, resized = self._draw(opened, key)
         maps = {name: geometry.of_map(values) for name, values in resized.items()}
         scale = self.scale(opened, geometry.size)
@@ -317,6 +337,9 @@ class Augment:
         further = [name for name in maps if name != "label"]
         if further and self.extra:
             out[UNCOVERED] = np.zeros(window.shape[:2], np.uint8)
+        near = {} if around is None else self._near(around, opened, geometry, scale)
+        if near:
+            out["images"] = np.stack(list(near.values()))
         if self.pipeline.transforms:
             out = self.pipeline(**out, force_apply=True)  # which draws nothing for the pipeline as a whole
         if UNCOVERED in out:
@@ -335,13 +358,65 @@ class Augment:
                 f"augment.extra makes images of {size}, larger than augment.crop={self.crop}"
                 " — transforms there must keep the size — crop in the last of them"
             )
-        if size != (height, width):
-            edges = (0, height - size[0], 0, width - size[1])
-            image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=self.fill)
+        image = self._padded(image, height, width)
         others = [name for name in targets.TARGETS if name in opened.values and name not in maps]
         made: dict[str, Any] = dict(targets.tensors({name: opened.values[name] for name in others}))
         made |= {name: targets.padded(name, out[_key(name)], height, width) for name in maps}
-        return targets.Item(image=targets.planes(image), name=opened.name, **made)
+        item = targets.Item(image=targets.planes(image), name=opened.name, **made)
+        if around is not None:
+            shown = dict(zip(near, out["images"], strict=True))
+            item.clip = self._clip(around, geometry, {0: window, **near}, {0: image, **shown}, (height, width))
+        return item
+
+    def _near(self, around: Surroundings, opened: Opened, geometry: Geometry, scale: int) -> dict[int, np.ndarray]:
+        """The item's window [h, w, 3] of every frame around it, by its offset."""
+        found = {}
+        for offset, frame in around.frames.items():
+            if frame.size != opened.size:
+                sizes = " and ".join("{1}x{0}".format(*each.size) for each in (frame, opened))
+                raise DataError(
+                    f"{frame.name} and {opened.name} are {sizes} (width x height) — frames of a video are expected to "
+                    "be of one size — remove the ones that do not belong to it, or set data.clip=null"
+                )
+            found[offset] = geometry.of_image(frame.read(scale), frame.size, scale)
+        return found
+
+    def _clip(
+        self,
+        around: Surroundings,
+        geometry: Geometry,
+        frames: Mapping[int, np.ndarray],
+        shown: Mapping[int, np.ndarray],
+        size: Size,
+    ) -> Clip:
+        """The clip of one item, without the axis of the batch, of images [h, w, 3] by their offsets."""
+        flow = None
+        if around.flow is not None:
+            flow = torch.full((len(around.offsets), 2, *size), torch.nan)
+            for place, offset in enumerate(around.offsets):
+                if offset == 0:
+                    flow[place, :, : geometry.window[0], : geometry.window[1]] = 0
+                elif offset in around.flow:
+                    moved = torch.from_numpy(geometry.of_flow(around.flow[offset]))
+                    flow[place, :, : moved.shape[0], : moved.shape[1]] = moved.permute(2, 0, 1)
+        stacked = [
+            torch.stack([targets.planes(self._padded(images[offset], *size)) for offset in around.offsets])
+            for images in (frames, shown)
+        ]
+        return Clip(
+            frames=stacked[0],
+            shown=stacked[1],
+            index=torch.tensor(around.offsets.index(0)),
+            offset=torch.tensor(around.offsets),
+            flow=flow,
+        )
+
+    def _padded(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        """An image [h, w, 3] at the top left of [height, width, 3], the fill colour around it."""
+        if image.shape[:2] == (height, width):
+            return image
+        edges = (0, height - image.shape[0], 0, width - image.shape[1])
+        return cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=self.fill)
 
     def geometry(self, opened: Opened, key: tuple[int, int, int]) -> Geometry:
         """Which pixels of an item training sees at ``key``; the image is not decoded."""
@@ -385,6 +460,13 @@ class Augment:
 def _offsets(draw: random.Random, margins: Sequence[int]) -> Iterator[Size]:
     while True:
         yield draw.randint(0, margins[0]), draw.randint(0, margins[1])
+
+
+def _keeps_places(step: Any) -> bool:
+    """Whether a transform, or all in a group of them, changes colours only."""
+    if isinstance(step, A.BaseCompose):
+        return all(_keeps_places(each) for each in step.transforms)
+    return isinstance(step, A.ImageOnlyTransform)
 
 
 def _key(name: str) -> str:

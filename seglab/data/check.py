@@ -88,7 +88,7 @@ def names(source: FileSource, split: str) -> None:
             " — restore the images, or remove the labels"
         )
     missing = [pair.image for pair in listing.pairs if pair.label is None]
-    if missing and source.labelled(split):
+    if missing and source.labelled(split) and (not source.every_frame or len(missing) == len(listing.pairs)):
         if not source.allow_unlabelled or len(missing) == len(listing.pairs):
             hint = f"; {source.prepare}" if source.prepare else ""
             raise DataError(

@@ -11,9 +11,9 @@ from torch.utils.data import default_collate
 
 from seglab.data.targets import Item
 from seglab.errors import ConfigError, DataError
-from seglab.types import Batch
+from seglab.types import Batch, Clip
 
-TENSORS = tuple(f.name for f in fields(Batch) if f.name not in ("names", "sequence"))
+TENSORS = tuple(f.name for f in fields(Batch) if f.name not in ("names", "sequence", "clip"))
 """Fields of a batch that are stacked from the items' fields of the same name."""
 
 
@@ -34,7 +34,27 @@ def stack(items: Sequence[Item]) -> Batch:
     # In a worker, default_collate stacks straight into shared memory, where torch.stack would copy once more.
     stacked: dict[str, Any] = {name: default_collate(values) for name, values in columns.items() if values}
     sequence = tuple(column(items, "sequence")) or None
-    return Batch(names=tuple(item.name for item in items), sequence=sequence, **stacked)
+    clips = column(items, "clip")
+    return Batch(
+        names=tuple(item.name for item in items),
+        sequence=sequence,
+        clip=stack_clips(clips, items) if clips else None,
+        **stacked,
+    )
+
+
+def stack_clips(clips: Sequence[Clip], items: Sequence[Item]) -> Clip:
+    """The clips of a batch; DataError where only some have a flow."""
+    columns = {f.name: [getattr(clip, f.name) for clip in clips] for f in fields(Clip)}
+    known = [value is not None for value in columns["flow"]]
+    if not any(known):
+        del columns["flow"]
+    elif not all(known):
+        raise DataError(
+            f"{items[known.index(False)].name}: no optical flow to the frames of its clip, which others of its batch "
+            "have — expected for all items or for none — set data.clip.flow=false"
+        )
+    return Clip(**{name: default_collate(values) for name, values in columns.items()})
 
 
 def column(items: Sequence[Item], field: str) -> list[Any]:
@@ -57,5 +77,6 @@ def group(items: Sequence[Item]) -> list[Batch]:
 
 def shapes(item: Item) -> tuple[Any, ...]:
     """The shape of every field of an item; None where it has none."""
-    values = (getattr(item, name) for name in TENSORS)
+    values = [getattr(item, name) for name in TENSORS]
+    values += [] if item.clip is None else [getattr(item.clip, f.name) for f in fields(Clip)]
     return tuple(None if value is None else value.shape for value in values)

@@ -16,8 +16,10 @@ from seglab.checks import one_of, within
 from seglab.data import check as checking
 from seglab.data import workers
 from seglab.data.augment import Augment
+from seglab.data.clips import Clips
 from seglab.data.collate import group, stack
 from seglab.data.corruption import Corruption
+from seglab.data.flow import StoredFlow
 from seglab.data.items import EvalItems, Item, Items, TrainItems
 from seglab.data.listing import natural
 from seglab.data.sampler import SequenceSampler, ShardSampler, StreamSampler
@@ -52,6 +54,8 @@ class DataModule(L.LightningDataModule):
         check: what is checked before training starts: ``names``, ``headers`` or ``full``.
         allow_unlabelled: leave out images without a label instead of refusing them.
         on_corrupt: ``raise``, or ``skip`` in training an item that cannot be read (at most one in a thousand).
+        clip: chooses the frames of its video that a training item has beside it; None: there are none.
+        flow: folder with a file of optical flow for each frame (:class:`StoredFlow`); None: what the dataset knows.
     """
 
     start_step = 0
@@ -79,6 +83,8 @@ class DataModule(L.LightningDataModule):
         pin_memory: bool = True,
         prefetch_factor: int = 4,
         needs: Collection[str] = ("label",),
+        clip: Clips | None = None,
+        flow: str | None = None,
     ) -> None:
         super().__init__()
         if set(splits) != set(ROLES):
@@ -101,6 +107,8 @@ class DataModule(L.LightningDataModule):
             )
         self.splits = {role: named(role, given, self.source.splits) for role, given in splits.items()}
         self.augment = augment
+        self.clips = clip
+        self.stored_flow = None if flow is None else StoredFlow(flow)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -131,9 +139,26 @@ class DataModule(L.LightningDataModule):
         if role not in self._items:
             for split in self.splits[role]:
                 checking.run(self.source, split, "names")
-            items = Items(self.source, self.splits[role])
+            items = self._all(role)
             self._items[role] = items.part(self.fraction, self.seed) if role == "train" and self.fraction < 1 else items
         return self._items[role]
+
+    def _all(self, role: str) -> Items:
+        """The items of a role's splits; of training those that have a clip, where clips are asked for."""
+        items = Items(self.source, self.splits[role], self.stored_flow)
+        if role != "train" or self.clips is None:
+            return items
+        reached = items.within(self.clips)
+        lacking = len(items) - len(reached)
+        if lacking and (self.clips.unreached == "refuse" or not len(reached)):
+            name = min(set(items.names) - set(reached.names))
+            raise DataError(
+                f"{self.spec.name}, split {self.split(role)}: {lacking} of {len(items)} training items have no frame "
+                f"of their video {self.clips.wanted()} of them, such as {name} — a near frame is one of the video at "
+                "its own rate, not the next image of a split that holds one in many — choose other data.splits.train "
+                "or data=, set data.clip=null, or leave these out: data.clip.unreached=leave_out"
+            )
+        return reached
 
     def unseen(self) -> Items:
         """The training items that are not trained on: all but the ``fraction``.
@@ -142,7 +167,7 @@ class DataModule(L.LightningDataModule):
             ConfigError: there are none.
         """
         self.items("train")  # pairs and counts them
-        items = Items(self.source, self.splits["train"]).rest(self.fraction, self.seed)
+        items = self._all("train").rest(self.fraction, self.seed)
         if not len(items):
             raise ConfigError(
                 f"data.fraction={self.fraction:g} of split `{self.split('train')}` is all of it: no item is left that "
@@ -212,13 +237,13 @@ class DataModule(L.LightningDataModule):
         if self.trainer:  # restored from a checkpoint by now; 0 in a fresh run
             self.start_step = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         sampler = StreamSampler(len(items), self.batch_size, self.seed, rank, world_size, lambda: self.start_step)
-        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt, self.needs)
+        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt, self.needs, self.clips)
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=stack, **self._loading())
 
     def probe(self) -> Batch:
         """The first training items as they are augmented, the same in every process: one batch of at most two."""
         items = self.items("train")
-        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt, self.needs)
+        dataset = TrainItems(items, self.augment, self.seed, self.on_corrupt, self.needs, self.clips)
         return group([dataset[0, index] for index in range(min(2, len(items)))])[0]
 
     def val_dataloader(self) -> DataLoader[Item]:
@@ -238,11 +263,13 @@ class DataModule(L.LightningDataModule):
 
     def _loader(self, items: Items) -> DataLoader[Item]:
         sampler: Sampler[int] = ShardSampler(len(items), *self._place())
+        following: list[bool] | None = None
         if self.in_sequences and items.sequences is not None:
             order = sorted(range(len(items)), key=lambda index: natural(items.names[index]))
+            following = followed(items.sequences, order)
             sampler = SequenceSampler(items.sequences, order, *self._place())
         return DataLoader(
-            EvalItems(items, self.corruption),
+            EvalItems(items, self.corruption, following),
             batch_size=self.eval_batch_size,
             sampler=sampler,
             collate_fn=group,
@@ -271,6 +298,12 @@ class DataModule(L.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def followed(sequences: Sequence[str], order: Sequence[int]) -> list[bool]:
+    """Of each item whether another one of its sequence comes after it in the order."""
+    last = {sequences[index]: index for index in order}
+    return [last[sequence] != index for index, sequence in enumerate(sequences)]
 
 
 def named(role: str, given: str | Sequence[str] | None, there: Sequence[str]) -> list[str]:

@@ -7,14 +7,18 @@ import logging
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from seglab.data import targets
 from seglab.data.augment import Augment
+from seglab.data.clips import Clips
 from seglab.data.corruption import Corruption
+from seglab.data.flow import StoredFlow, fitting
 from seglab.data.source import Opened, Sample, Source
 from seglab.data.targets import Item
 from seglab.errors import DataError
@@ -23,10 +27,15 @@ _log = logging.getLogger(__name__)
 
 
 class Items:
-    """The items of one or several official splits, one after another."""
+    """The items of one or several official splits, one after another.
 
-    def __init__(self, source: Source, splits: Sequence[str]) -> None:
+    Args:
+        stored: files of optical flow, from each frame to the next one; None: only what the source itself knows.
+    """
+
+    def __init__(self, source: Source, splits: Sequence[str], stored: StoredFlow | None = None) -> None:
         self.source = source
+        self.stored = stored
         self.splits = list(splits)
         self.names = [name for split in self.splits for name in source.names(split)]
         self.starts = [0, *accumulate(len(source.names(split)) for split in self.splits)]
@@ -49,6 +58,10 @@ class Items:
         number = max(1, round(fraction * len(self)))
         return self._of(self._order(seed)[number:])
 
+    def within(self, clips: Clips) -> Items:
+        """The items that have the frames of a clip."""
+        return self._of(np.array([index for index in range(len(self)) if clips.reached(self.reach(index))], int))
+
     def _order(self, seed: int) -> np.ndarray:
         return np.random.default_rng([seed, len(self)]).permutation(len(self))
 
@@ -70,6 +83,30 @@ class Items:
         """The same item, its image to be decoded."""
         return self.source.open(*self._place(index))
 
+    def reach(self, index: int) -> tuple[int, int]:
+        """How many frames of its video lie before an item and after it."""
+        return self.source.reach(*self._place(index))
+
+    def near(self, index: int, offset: int) -> Opened:
+        """The frame ``offset`` after an item, without targets, to be decoded."""
+        return self.source.near(*self._place(index), offset)
+
+    def flow(self, index: int, offset: int) -> np.ndarray | None:
+        """[H, W, 2] optical flow to the frame ``offset`` after an item, NaN where unknown; None where there is none.
+
+        Raises:
+            DataError: a file of it is missing or cannot be used.
+        """
+        split, number = self._place(index)
+        if self.stored is not None and offset == 1:
+            return self.stored(self.source.names(split)[number])
+        return self.source.flow(split, number, offset)
+
+    @property
+    def knows_flow(self) -> bool:
+        """Whether the frames of sequences have an optical flow to the next one."""
+        return self.stored is not None or self.source.knows_flow
+
     def _place(self, index: int) -> tuple[str, int]:
         index = self.chosen[index]
         part = bisect_right(self.starts, index) - 1
@@ -81,6 +118,7 @@ class TrainItems(Dataset[Item]):
 
     Args:
         needs: targets that every item must have.
+        clips: chooses the frames around each item; None: there are none.
         on_corrupt: ``raise``, or ``skip`` to put the next readable item in the place of one that cannot be read, until
             more than one in a thousand items is found to be so.
     """
@@ -94,7 +132,9 @@ class TrainItems(Dataset[Item]):
         seed: int,
         on_corrupt: str = "raise",
         needs: Collection[str] = ("label",),
+        clips: Clips | None = None,
     ) -> None:
+        self.clips = clips
         self.items = items
         self.augment = augment
         self.seed = seed
@@ -126,7 +166,10 @@ class TrainItems(Dataset[Item]):
     def _made(self, index: int, random: tuple[int, int, int]) -> Item | Opened:
         """The augmented item, or what was opened where a target is missing."""
         opened = self.items.open(index)
-        return opened if self._missing(opened) else self.augment(opened, random)
+        if self._missing(opened):
+            return opened
+        around = None if self.clips is None else self.clips.open(self.items, index, random)
+        return self.augment(opened, random, around)
 
     def _missing(self, opened: Opened) -> list[str]:
         return [name for name in self.needs if name not in opened.values]
@@ -154,10 +197,15 @@ class EvalItems(Dataset[Item]):
 
     Args:
         corruption: of the images; None leaves them as they are.
+        following: whether each item has a next frame in its sequence, to which the optical flow is given; None: none
+            is given.
     """
 
-    def __init__(self, items: Items, corruption: Corruption | None = None) -> None:
+    def __init__(
+        self, items: Items, corruption: Corruption | None = None, following: Sequence[bool] | None = None
+    ) -> None:
         self.items = items
+        self.following = following
         self.corruption = corruption
 
     def __len__(self) -> int:
@@ -165,7 +213,19 @@ class EvalItems(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         sample = self.items.read(index)
-        made = targets.tensors(targets.given(sample))
+        made: dict[str, Any] = dict(targets.tensors(targets.given(sample)))
         sequence = self.items.sequences[index] if self.items.sequences else None
         image = sample.image if self.corruption is None else self.corruption(sample.image, index)
-        return Item(image=targets.planes(image), name=sample.name, sequence=sequence, **made)
+        item = Item(image=targets.planes(image), name=sample.name, sequence=sequence, **made)
+        if self.following is not None:
+            item.flow = self._flow(index, item)
+        return item
+
+    def _flow(self, index: int, item: Item) -> Tensor | None:
+        """[2, H, W] to the next frame, at the label's size; all NaN of a sequence's last frame."""
+        assert self.following is not None
+        size = (item.image if item.label is None else item.label).shape[-2:]
+        if not self.following[index]:
+            return torch.full((2, *size), torch.nan) if self.items.knows_flow else None
+        flow = self.items.flow(index, 1)
+        return None if flow is None else targets.planes_of_flow(fitting(flow, item.name, (size[0], size[1])))

@@ -7,7 +7,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from textwrap import indent
 from typing import Any, ClassVar
@@ -17,9 +17,10 @@ import numpy as np
 from seglab.checks import one_of
 from seglab.data import io
 from seglab.data.labels import LabelTable, Seen
-from seglab.data.listing import Listing, Pair
+from seglab.data.listing import Listing, Pair, natural, stem
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError, DataError
+from seglab.types import IGNORE
 
 
 @dataclass(kw_only=True)
@@ -79,6 +80,10 @@ class Source(ABC):
     """Whether an image without a label is left out instead of refused (set by the DataModule)."""
     wanted: Collection[str] | None = None
     """The targets that the task reads; a file of another one need not be opened. None: all (set by the DataModule)."""
+    sparse: Collection[str] = ()
+    """Splits of which the frames between the items are missing: two that follow one another are no near frames."""
+    knows_flow: bool = False
+    """Whether ``flow`` gives the optical flow between frames."""
 
     @abstractmethod
     def names(self, split: str) -> list[str]:
@@ -96,6 +101,48 @@ class Source(ABC):
         """The video that each item of ``split`` is a frame of, in the items' order; None where images are independent.
 
         The order of a video's frames is that of their names, numbers in them by value.
+        """
+        return None
+
+    def reach(self, split: str, index: int) -> tuple[int, int]:
+        """How many frames of its video lie before an item and after it, one by one at the video's own rate."""
+        frames, place = self.video(split, index)
+        return place, len(frames) - 1 - place
+
+    def near(self, split: str, index: int, offset: int) -> Opened:
+        """The frame ``offset`` after an item (before it, where negative), without targets; IndexError out of reach."""
+        frames, place = self.video(split, index)
+        if not 0 <= place + offset < len(frames):
+            raise IndexError(f"{self.spec.name}: item {index} of {split} has no frame {offset:+d}")
+        return self.open_frame(split, frames[place + offset])
+
+    def video(self, split: str, index: int) -> tuple[Sequence[Any], int]:
+        """All frames of an item's video in the order of time, as ``open_frame`` takes them, and the item's place there.
+
+        Here they are the items of its sequence.
+        """
+        if split not in self._videos:
+            names, sequences = self.names(split), self.sequences(split)
+            runs: dict[str, list[int]] = {}
+            if sequences is not None and split not in self.sparse:
+                for k in sorted(range(len(names)), key=lambda k: natural(names[k])):
+                    runs.setdefault(sequences[k], []).append(k)
+            self._videos[split] = {k: (run, place) for run in runs.values() for place, k in enumerate(run)}
+        return self._videos[split].get(index, ([index], 0))
+
+    def open_frame(self, split: str, frame: Any) -> Opened:
+        """One of the frames of ``video``, without targets; DataError names the file that cannot be used."""
+        return replace(self.open(split, frame), values={})
+
+    @cached_property
+    def _videos(self) -> dict[str, dict[Any, tuple[list[Any], int]]]:
+        """By split, for each frame of a video: all of its frames, and its own place."""
+        return {}
+
+    def flow(self, split: str, index: int, offset: int) -> np.ndarray | None:
+        """[H, W, 2] float32 exact optical flow (dx, dy) in pixels from an item to the frame ``offset`` after it.
+
+        NaN where what a pixel shows is hidden in the other frame or outside it; None unless ``knows_flow``.
         """
         return None
 
@@ -128,10 +175,13 @@ class FileSource(Source):
     """The command that makes it."""
     folder: ClassVar[str | None] = None
     """The archive's top folder, where it has one: the root may be this folder or the one that holds it."""
-    official: ClassVar[tuple[int, ...]] = ()
+    official: tuple[int, ...] = ()
     """Published number of images of each of ``splits``; another number is reported, not refused."""
     unlabelled: Collection[str] = ()
     """Splits whose labels were not published."""
+    every_frame: bool = False
+    """Whether images without a label are items, too, and all of their pixels void: frames of a video of which some are
+    labelled."""
 
     def __init__(
         self, root: str | os.PathLike[str] | None, *, max_pixels: int = io.MAX_PIXELS, exif: str = "ignore"
@@ -203,7 +253,7 @@ class FileSource(Source):
         key = (split, self.allow_unlabelled)
         if key not in self._pairs:
             pairs = self.listing(split).pairs
-            drop = self.allow_unlabelled and self.labelled(split)
+            drop = self.allow_unlabelled and not self.every_frame and self.labelled(split)
             self._pairs[key] = [pair for pair in pairs if pair.label is not None] if drop else pairs
         return self._pairs[key]
 
@@ -215,6 +265,38 @@ class FileSource(Source):
         """Image paths below the root, without suffix."""
         return [pair.name for pair in self.pairs(split)]
 
+    def sequence_of(self, name: str) -> str | None:
+        """The video that an image is a frame of, by its name; None where images are independent."""
+        return None
+
+    def sequences(self, split: str) -> list[str] | None:
+        """The video of each item, as their names say."""
+        found = [self.sequence_of(name) for name in self.names(split)]
+        return None if None in found else [str(each) for each in found]
+
+    def frames(self, split: str) -> Iterable[tuple[str, str]]:
+        """Sequence and file below the root of every frame of the split's videos, labelled or not.
+
+        Here they are the images of the listing.
+        """
+        pairs = self.listing(split).pairs
+        return [(sequence, pair.image) for pair in pairs if (sequence := self.sequence_of(pair.name)) is not None]
+
+    def video(self, split: str, index: int) -> tuple[Sequence[str], int]:
+        """All frames of an item's video, as files below the root, and the item's place among them."""
+        image = self.pairs(split)[index].image
+        if split not in self._videos:
+            runs: dict[str, list[str]] = {}
+            for sequence, path in [] if split in self.sparse else self.frames(split):
+                runs.setdefault(sequence, []).append(path)
+            ordered = [sorted(run, key=natural) for run in runs.values()]
+            self._videos[split] = {path: (run, place) for run in ordered for place, path in enumerate(run)}
+        return self._videos[split].get(image, ([image], 0))
+
+    def open_frame(self, split: str, frame: str) -> Opened:
+        """An image file, to be decoded."""
+        return self._opened(stem(frame), frame, {})
+
     def read(self, split: str, index: int) -> Sample:
         """Image and label of one item; DataError if either is unreadable, their sizes differ or an id has no class."""
         return self.open(split, index).sample()
@@ -222,28 +304,36 @@ class FileSource(Source):
     def open(self, split: str, index: int) -> Opened:
         """Label and size of one item, its image to be decoded; DataError as ``read``, for the image when it is."""
         pair = self.pairs(split)[index]
-        path = self.path(pair.image)
-        header = io.read_header(path, self.max_pixels)
-        size = (header.height, header.width)
-        if self.exif == "apply" and header.orientation >= io.TURNED:
-            size = size[::-1]
-        values = {}
+        values: dict[str, Any] = {}
+        opened = self._opened(pair.name, pair.image, values)
         if self.labelled(split):
-            if pair.label is None:
-                raise DataError(f"{path}: no label file — add it, or set data.allow_unlabelled=true")
-            stored = self.read_stored(pair)
-            self.same_size(pair.image, size, pair.label, stored.shape)
-            values["label"] = self.table(stored, self.path(pair.label))
+            if pair.label is not None:
+                stored = self.read_stored(pair)
+                self.same_size(pair.image, opened.size, pair.label, stored.shape)
+                values["label"] = self.table(stored, self.path(pair.label))
+            elif self.every_frame:
+                values["label"] = np.full(opened.size, IGNORE, np.uint8)
+            else:
+                raise DataError(f"{self.path(pair.image)}: no label file — add it, or set data.allow_unlabelled=true")
         for target, file in pair.others:
             if self.wanted is not None and target not in self.wanted:
                 continue
             values[target] = self.read_other(pair, target)
-            self.same_size(pair.image, size, file, values[target].shape)
+            self.same_size(pair.image, opened.size, file, values[target].shape)
+        return opened
+
+    def _opened(self, name: str, image: str, values: dict[str, Any]) -> Opened:
+        """An image file below the root, to be decoded, with the targets in ``values``."""
+        path = self.path(image)
+        header = io.read_header(path, self.max_pixels)
+        size = (header.height, header.width)
+        if self.exif == "apply" and header.orientation >= io.TURNED:
+            size = size[::-1]
 
         def read(scale: int) -> np.ndarray:
             return io.read_image(path, self.max_pixels, self.exif, scale=scale, header=header)
 
-        return Opened(name=pair.name, size=size, read=read, scales=header.scales, values=values)
+        return Opened(name=name, size=size, read=read, scales=header.scales, values=values)
 
     def read_stored(self, pair: Pair) -> np.ndarray:
         """[H, W] ids of a pair's label as stored."""

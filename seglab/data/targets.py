@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Clip
 
 if TYPE_CHECKING:
     from seglab.data.source import Sample
@@ -63,8 +63,12 @@ class Item:
     """[] int64 class of the whole image."""
     depth: Tensor | None = None
     """[H, W] float32 metres, 0 where unknown. Resizing an image leaves the metres as they are."""
+    flow: Tensor | None = None
+    """[2, H, W] float32, in evaluation: optical flow (dx, dy) in pixels to the next frame; NaN where it is unknown."""
     sequence: str | None = None
     """In evaluation: the sequence that it is a frame of."""
+    clip: Clip | None = None
+    """In training: the frames around it, each tensor without the axis of the batch."""
 
 
 def given(sample: Sample) -> dict[str, Any]:
@@ -83,6 +87,11 @@ def planes(image: np.ndarray) -> Tensor:
     out = np.empty((3, *image.shape[:2]), np.uint8)
     cv2.split(np.ascontiguousarray(image), list(out))
     return torch.from_numpy(out)
+
+
+def planes_of_flow(flow: np.ndarray) -> Tensor:
+    """[2, H, W] float32 of an optical flow [H, W, 2], a copy."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(flow, -1, 0), dtype=np.float32).copy())
 
 
 def padded(name: str, values: np.ndarray, height: int, width: int) -> Tensor:

@@ -4,5 +4,6 @@ from seglab.tasks.base import Task
 from seglab.tasks.classification import Classification
 from seglab.tasks.inverse_net import InverseNetTraining
 from seglab.tasks.semantic import Semantic
+from seglab.tasks.video import Video
 
-__all__ = ["Classification", "InverseNetTraining", "Semantic", "Task"]
+__all__ = ["Classification", "InverseNetTraining", "Semantic", "Task", "Video"]

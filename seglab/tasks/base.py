@@ -104,14 +104,29 @@ class Task(nn.Module):
         if compile:
             self.model.compile()
         self.criterion = criterion
-        self.evaluated = criterion.of_evaluation() if criterion else []
+        self.evaluated = self.evaluated_terms(criterion) if criterion else []
         """The loss terms that are computed in an evaluation."""
         # Means over images, of whatever number each process has.
         names = ("loss", *self.evaluated) if criterion else ()
         self.averages = nn.ModuleDict({name: MeanMetric() for name in names})
-        self.wanted = criterion.branches if criterion else frozenset()
+        self.wanted = self.own_branches(criterion.branches) if criterion else frozenset()
         self.shows_target = bool(self.wanted & self.model.label_branches)
         """Whether a loss term reads what the network computes from the ground truth."""
+
+    @classmethod
+    def published(cls, model: Model) -> frozenset[str]:
+        """The branches that loss terms can read."""
+        return model.branches
+
+    @classmethod
+    def own_branches(cls, branches: frozenset[str]) -> frozenset[str]:
+        """Those of the branches that loss terms read which the network publishes of the image itself."""
+        return branches
+
+    @classmethod
+    def evaluated_terms(cls, criterion: Criterion) -> list[str]:
+        """The names of the loss terms that are computed in an evaluation, too."""
+        return criterion.of_evaluation()
 
     @classmethod
     def assemble(cls, make: Make) -> Model:

@@ -206,6 +206,52 @@ def folder(root: Path) -> Miniature:
     return Miniature(root, datasets.Folder, counts, stored, stored)
 
 
+def kitti_semantic(root: Path) -> Miniature:
+    """The archive, and for some images frames of the multi-view extension."""
+    stored = (7, 26, 33, 4)
+    for number in (0, 1, 2, 3, 5, 11):
+        name = f"{number:06d}_10.png"
+        image(root / "training" / "image_2" / name, number)
+        label(root / "training" / "semantic" / name, stored)
+        label(root / "training" / "instance" / name, (7, 26 * 256 + 1, 33 * 256 + 2, 4), "u2")
+        image(root / "training" / "semantic_rgb" / name, number)
+    for frame in (8, 9, 11):
+        image(root / "training" / "image_2" / f"000002_{frame:02d}.png", 20 + frame)
+    for number in (0, 1):
+        image(root / "testing" / "image_2" / f"{number:06d}_10.png", number)
+    return Miniature(
+        root, datasets.KITTISemantic, {"train": 3, "val": 3, "trainval": 6, "test": 2}, stored, (0, 13, 18, 255)
+    )
+
+
+def kitti_step(root: Path) -> Miniature:
+    stored = (0, 13, 18, 255)
+    for video, split in (("0000", "train"), ("0001", "train"), ("0002", "val")):
+        for number in range(2):
+            image(root / "training" / "image_02" / video / f"{number:06d}.png", number)
+            path = root / "panoptic_maps" / split / video / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ids = stripes(stored).astype(np.uint8)
+            Image.fromarray(np.stack((ids, np.full_like(ids, 1), ids // 2), -1)).save(path)
+    image(root / "testing" / "image_02" / "0000" / "000000.png")
+    return Miniature(root, datasets.KITTISTEP, {"train": 4, "val": 2, "test": 1}, stored, stored)
+
+
+def cityscapes_sequences(root: Path) -> Miniature:
+    """A city whose labelled frame is number 19, and one with running numbers: 30 frames each, the files of which are few."""
+    made = cityscapes(root)
+    for start in ("train/aachen/aachen_000000", "train/aachen/aachen_000001", "val/lindau/lindau_000000"):
+        for frame in range(30):
+            image(root / "leftImg8bit_sequence" / f"{start}_{frame:06d}_leftImg8bit.png", frame)
+    for number in (294, 324):  # neighbouring snippets of one sequence
+        key = f"val/frankfurt/frankfurt_000000_{number:06d}"
+        image(root / "leftImg8bit" / f"{key}_leftImg8bit.png", number)
+        label(root / "gtFine" / f"{key}_gtFine_labelIds.png", made.stored)
+        for frame in range(number - 19, number + 11):
+            image(root / "leftImg8bit_sequence" / f"val/frankfurt/frankfurt_000000_{frame:06d}_leftImg8bit.png", frame)
+    return made
+
+
 ALL: dict[str, Callable[[Path], Miniature]] = {
     maker.__name__: maker
     for maker in (
@@ -218,6 +264,8 @@ ALL: dict[str, Callable[[Path], Miniature]] = {
         pascal_context60,
         voc2012,
         nyudv2,
+        kitti_semantic,
+        kitti_step,
         folder,
     )
 }

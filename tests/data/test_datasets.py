@@ -54,7 +54,7 @@ def test_every_check_level_accepts_a_sound_miniature(each, mini, tmp_path):
     ("name", "classes"),
     [("CamVid", 11), ("ADE20K", 150), ("CocoStuff10k", 171), ("CocoStuff164k", 171), ("Cityscapes", 19),
      ("PascalContext59", 59), ("PascalContext60", 60), ("VOC2012", 21),
-     ("NYUDv2", 40)],
+     ("NYUDv2", 40), ("KITTISemantic", 19), ("KITTISTEP", 19)],
 )  # fmt: skip
 def test_class_counts_need_no_files(name, classes):
     spec = getattr(datasets, name)(None).spec

@@ -15,6 +15,9 @@ from seglab.data.targets import TARGETS, Item
 from seglab.errors import ConfigError, DataError
 from seglab.types import IGNORE, Batch
 
+OF_VIDEOS = ("sequence", "flow", "clip")
+"""What only frames of videos have, given by no sample."""
+
 
 def item(name: str = "a", size: tuple[int, int] = (2, 3), **values) -> Item:
     return Item(image=torch.zeros(3, *size), name=name, **values)
@@ -22,9 +25,9 @@ def item(name: str = "a", size: tuple[int, int] = (2, 3), **values) -> Item:
 
 def test_sample_item_and_batch_have_the_fields_of_the_table():
     assert {f.name for f in fields(Sample)} == {"image", "name", *TARGETS}
-    assert {f.name for f in fields(Item)} == {"image", "name", "sequence", *TARGETS}
-    assert {f.name for f in fields(Batch)} == {"image", "names", "sequence", *TARGETS}
-    assert set(TENSORS) == {"image", *TARGETS}
+    assert {f.name for f in fields(Item)} == {"image", "name", *OF_VIDEOS, *TARGETS}
+    assert {f.name for f in fields(Batch)} == {"image", "names", *OF_VIDEOS, *TARGETS}
+    assert set(TENSORS) == {"image", "flow", *TARGETS}
 
 
 def test_a_sample_gives_what_it_has_and_an_item_gets_a_copy():

@@ -6,6 +6,7 @@ from seglab.data.datasets.cifar10 import CIFAR10
 from seglab.data.datasets.cityscapes import Cityscapes
 from seglab.data.datasets.coco_stuff import CocoStuff10k, CocoStuff164k
 from seglab.data.datasets.folder import Folder
+from seglab.data.datasets.kitti import KITTISTEP, KITTISemantic
 from seglab.data.datasets.nyudv2 import NYUDv2
 from seglab.data.datasets.pascal_context import PascalContext59, PascalContext60
 from seglab.data.datasets.voc2012 import VOC2012
@@ -13,12 +14,14 @@ from seglab.data.datasets.voc2012 import VOC2012
 __all__ = [
     "ADE20K",
     "CIFAR10",
+    "KITTISTEP",
     "VOC2012",
     "CamVid",
     "Cityscapes",
     "CocoStuff10k",
     "CocoStuff164k",
     "Folder",
+    "KITTISemantic",
     "NYUDv2",
     "PascalContext59",
     "PascalContext60",

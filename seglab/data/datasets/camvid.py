@@ -23,14 +23,16 @@ class CamVid(FileSource):
     )
     splits = ("train", "val", "test")
     official = (367, 101, 233)
+    sparse = ("train", "test")
+    """One frame a second; val has 15."""
     layout = """
 {train,val,test}/images/<name>.jpg   (or .png)
 {train,val,test}/labels/<name>.png   0..10, void 11 or 255
 """
 
-    def sequences(self, split: str) -> list[str]:
-        """Names begin with their video: ``0016E5_07959``. Those of val are 15 a second, the others one."""
-        return [name.rpartition("/")[2].partition("_")[0] for name in self.names(split)]
+    def sequence_of(self, name: str) -> str:
+        """Names begin with their video: ``0016E5_07959``."""
+        return name.rpartition("/")[2].partition("_")[0]
 
     def find(self, split: str) -> Listing:
         """Files of the same name."""

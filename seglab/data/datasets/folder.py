@@ -39,6 +39,7 @@ class Folder(FileSource):
         label_map: stored id -> train id or 255; null where labels hold train ids and 255.
         labels_are_colours: labels are RGB images in the class file's colours.
         unknown: ``refuse`` raises on an id without a class, ``ignore`` makes it void.
+        every_frame: images without a label are items, too, all void: frames of videos of which some are labelled.
     """
 
     layout = """
@@ -61,6 +62,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         label_map: Mapping[int, int] | None = None,
         labels_are_colours: bool = False,
         unknown: str = "refuse",
+        every_frame: bool = False,
         max_pixels: int = io.MAX_PIXELS,
         exif: str = "ignore",
     ) -> None:
@@ -75,6 +77,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         self.label_suffix = label_suffix
         self.labels_are_colours = labels_are_colours
         self.unknown = unknown
+        self.every_frame = every_frame
         file = os.path.join(self.root, classes)
         if not os.path.exists(file):
             raise DataError(
@@ -129,9 +132,9 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
             return match(images, None)
         return match(images, scan(self.root, self.labels.format(split=split), self.label_suffix))
 
-    def sequences(self, split: str) -> list[str]:
+    def sequence_of(self, name: str) -> str:
         """The folder of each image, for images that are frames of videos."""
-        return [os.path.dirname(name) for name in self.names(split)]
+        return os.path.dirname(name)
 
     def _splits(self) -> tuple[str, ...]:
         """Splits for which there is a list file or an image folder."""

@@ -177,8 +177,31 @@ def _functions(quads: Quads, view: View, time: float) -> tuple[Float, Float, Flo
     return columns, rows, functions[:3].transpose(0, 2, 1), box[index], index
 
 
-def cast(world: World, view: View, time: float) -> Hits:
-    """Find the nearest surface of every pixel and its coordinates there."""
+@dataclass
+class Visible:
+    """Which surface each pixel sees, and where."""
+
+    owner: Ids
+    """[H, W] number of the rectangle in view, then of the round body, then of the sky."""
+    inverse: Float
+    """[H, W] 1/t, 0 in the sky."""
+    index: Ids
+    """[n] of the rectangles in view among all."""
+    coefficients: Float
+    """[3, 3, n] as :func:`_functions` gives them."""
+    centres: Float
+    """[R, 3] of the round bodies, from the camera."""
+
+    @property
+    def depth(self) -> Float:
+        """[H, W] metres along the optical axis, inf in the sky."""
+        depth = np.full(self.owner.shape, np.inf)
+        np.divide(1, self.inverse, out=depth, where=self.owner < len(self.index) + len(self.centres))
+        return depth
+
+
+def look(world: World, view: View, time: float) -> Visible:
+    """Find the nearest surface of every pixel."""
     height, width = view.size
     inverse = np.zeros((height, width))
     quads, rounds = world.quads, world.rounds
@@ -199,12 +222,17 @@ def cast(world: World, view: View, time: float) -> Hits:
 
     centres = rounds.centre + time * rounds.marks.velocity - view.origin
     _cast_rounds(rounds, centres, view, inverse, owner, count)
+    return Visible(owner, inverse, index, coefficients, centres)
 
-    flat = owner.ravel()
-    depth = np.full(flat.shape, np.inf)
-    np.divide(1, inverse.ravel(), out=depth, where=flat < sky)
-    hits = _gather(quads, rounds, centres, view, flat, depth, coefficients, index)
-    hits.shadow = _shadows(world.shadows, view, time, inverse)
+
+def cast(world: World, view: View, time: float) -> Hits:
+    """Find the nearest surface of every pixel and its coordinates there."""
+    seen = look(world, view, time)
+    hits = _gather(
+        world.quads, world.rounds, seen.centres, view, seen.owner.ravel(), seen.depth.ravel(), seen.coefficients,
+        seen.index,
+    )  # fmt: skip
+    hits.shadow = _shadows(world.shadows, view, time, seen.inverse)
     return hits
 
 

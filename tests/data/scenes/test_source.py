@@ -90,3 +90,46 @@ def test_an_unknown_split_or_index_is_refused() -> None:
         scenes().names("validation")
     with pytest.raises(IndexError):
         scenes().read("val", 4)
+
+
+def test_scenes_are_videos_of_named_frames_in_order() -> None:
+    source = scenes(frames={"val": 3}, rate=5, noise=0.0)
+    assert source.names("val")[:4] == [
+        "val/000000/000000",
+        "val/000000/000001",
+        "val/000000/000002",
+        "val/000001/000000",
+    ]
+    assert source.sequences("val")[2:4] == ["val/000000", "val/000001"]
+    assert source.names("train") == scenes().names("train")
+    assert source.sequences("train") is None
+    frame = source.frame("val", 1, time=2 / 5)
+    sample = source.read("val", 5)
+    assert sample.name == "val/000001/000002"
+    np.testing.assert_array_equal(sample.image, frame.image)
+    np.testing.assert_array_equal(sample.label, frame.label)
+
+
+def test_a_near_frame_is_the_scene_at_another_time() -> None:
+    source, video = scenes(), scenes(frames=3)
+    assert min(source.reach("train", 2)) >= 3
+    np.testing.assert_array_equal(source.near("val", 1, 2).read(1), video.read("val", 5).image)
+    np.testing.assert_array_equal(video.near("val", 5, -1).read(1), video.read("val", 4).image)
+    assert "label" not in source.near("val", 1, -2).values
+
+
+def test_frames_have_noise_of_their_own_and_as_much_as_is_said() -> None:
+    quiet, noisy = (scenes(frames=2, noise=noise) for noise in (0.02, 0.06))
+    still = scenes(frames=2, noise=0.0)
+    spread = [
+        [(source.read("val", k).image.astype(float) - still.read("val", k).image) for k in (0, 1)]
+        for source in (quiet, noisy)
+    ]
+    assert 2.5 < spread[1][0].std() / spread[0][0].std() < 3.2
+    assert abs(np.corrcoef(spread[1][0].ravel(), spread[1][1].ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("change", [{"frames": 0}, {"frames": {"valid": 2}}, {"frames": {"val": 0}}, {"rate": 0}])
+def test_impossible_videos_are_refused_by_their_key(change: dict) -> None:
+    with pytest.raises(ConfigError, match=f"data.dataset.{next(iter(change))}"):
+        Scenes(**change)
