@@ -24,7 +24,7 @@ OTHER_CLASSES = {
     "augment": ("seglab.data.augment.",),
     "loss": ("seglab.losses.",),
     "task": ("seglab.tasks.",),
-    "metrics": ("seglab.metrics.",),
+    "metrics": ("seglab.metrics.", "seglab.backbones.extractor.", "seglab.flow."),
     "evaluation": ("seglab.inference.",),
 }
 """Where those of the other nodes may be that are built from a file."""
