@@ -23,8 +23,8 @@ class Metric(torchmetrics.Metric):
     """Fields of the batch that it compares with."""
     scores: ClassVar[Sequence[Score]] = ()
     in_sequences: ClassVar[bool] = False
-    """Whether it compares consecutive frames of videos. The evaluation then deals whole sequences to its processes, frame
-    by frame in their order (``DataModule.in_sequences``), and data without sequences are refused."""
+    """Whether it compares consecutive frames of videos. The evaluation then deals whole sequences to its processes,
+    frame by frame in their order (``DataModule.in_sequences``), and data without sequences are refused."""
 
     def update(self, seen: Evaluated) -> None:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How consistent the predictions of a video are: flicker, flow-warped and perceptual consistency, predicted correctness.
+"""How consistent the predictions of a video are: flicker, flow-warped and perceptual consistency; correctness.
 
 With predictions P_t, labels Y_t and images I_t of consecutive frames t, t + 1 of a sequence:
 
@@ -7,9 +7,9 @@ With predictions P_t, labels Y_t and images I_t of consecutive frames t, t + 1 o
     flicker = #{(t, p): P_(t+1)(p) != P_t(p), Y_(t+1)(p) = Y_t(p)} / #{(t, p): Y_(t+1)(p) = Y_t(p)}
 
 **Temporal consistency** (Liu, Shen, Yu, Wang: "Efficient Semantic Video Segmentation with Per-frame Inference", ECCV
-2020): P_(t+1), pulled back along the flow from t to t + 1 (:mod:`seglab.ops.warp`), is compared with P_t. Intersections
-and unions of every class are summed over all pairs of all videos, then divided. ``TC`` is the mean over the classes with
-a union; ``TC_all``, as in the published code, that over all K, an absent class counting 0.
+2020): P_(t+1), pulled back along the flow from t to t + 1 (:mod:`seglab.ops.warp`), is compared with P_t.
+Intersections and unions of every class are summed over all pairs of all videos, then divided. ``TC`` is the mean over
+the classes with a union; ``TC_all``, as in the published code, that over all K, an absent class counting 0.
 
 **Perceptual consistency** (Zhang et al., WACV 2022; :mod:`seglab.ops.perceptual_consistency`): the mean of PC(t, t + 1)
 over all pairs; needs no flow. The same measure tells where an unlabelled frame is predicted rightly: with the labels
@@ -18,8 +18,8 @@ Y_t of one frame and the prediction of the next, whose confidence is q = max_k p
     s_j = q_j clamp(PC_B(j), 0, 1)        or, with alpha:  s_j = alpha q_j + (1 - alpha) clamp(PC_B(j), 0, 1)
 
 How the paper combines them is published nowhere: the product is our own choice. AUROC and AP of s against "pixel j is
-right" (at the feature's positions, over the whole set) stand beside those of q alone, and so does the correlation of the
-mean score of a frame with its mIoU. Scores are counted in bins of -log s, whose edges are the numbers of bfloat16.
+right" (at the feature's positions, over the whole set) stand beside those of q alone, and so does the correlation of
+the mean score of a frame with its mIoU. Scores are counted in bins of -log s, one for each number of bfloat16.
 
 None of the consistencies looks at whether a prediction is right: a video that is one class everywhere is perfectly
 consistent. They mean something beside mIoU only.

@@ -178,7 +178,8 @@ def correlate(
             columns = found if columns is None else larger(columns, found)
         assert columns is not None, "a frame has positions"
         joined = [torch.cat(parts, 1) for parts in zip(*rows_of, strict=True)]
-        return Matches(*joined, mean_with(a, b, mask_b)), Matches(*columns, mean_with(b, a, mask_a))
+        of_a, of_b = (*joined, mean_with(a, b, mask_b)), (*columns, mean_with(b, a, mask_a))
+        return Matches._make(of_a), Matches._make(of_b)
 
 
 def normalised(feature: Tensor) -> Tensor:
