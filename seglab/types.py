@@ -196,7 +196,7 @@ class Evaluated:
         return replace(self, scores=self.combine(read(each) for each in self.passes))
 
 
-@dataclass(frozen=True)
+@dataclass  # torchmetrics takes no frozen one
 class Curve:
     """A number for every frame of the evaluated videos."""
 

@@ -91,7 +91,9 @@ class Extractor:
 
     def __call__(self) -> FeatureMap:
         try:
-            backbone = Timm(self.name, pretrained=self.pretrained, weights=self.weights, out_indices=(self.level,))
+            with torch.random.fork_rng(devices=[]):  # opened at first use, in the midst of a training
+                torch.manual_seed(0)
+                backbone = Timm(self.name, pretrained=self.pretrained, weights=self.weights, out_indices=(self.level,))
         except CheckpointError as error:
             text = re.sub(r",? or (set )?backbone\.pretrained=false", "", str(error)).replace("backbone.", "extractor.")
             raise CheckpointError(f"the feature extractor cannot be opened: {text}") from error

@@ -1,7 +1,8 @@
 """Motion consistency as a regulariser: the prediction of a near frame, moved back along the flow, is that of the frame.
 
 Liu, Shen, Yu, Wang: "Efficient Semantic Video Segmentation with Per-frame Inference" (ETC), ECCV 2020, arXiv
-2002.11433. With the logits z of the labelled frame t and of a near frame k, resized to the images I, and the flow from t to k::
+2002.11433. With the logits z of the labelled frame t and of a near frame k, resized to the images I, and the flow from
+t to k::
 
     loss = mean over pixels and classes of (V z_t - V warp(z_k))²,    V = exp(-|sum_c (I_t - warp(I_k))_c|)
 

@@ -140,9 +140,8 @@ class AlongVideos(Metric):
     def remember(self, sequence: str, name: str, found: Mapping[str, float | Tensor]) -> None:
         """Keep the numbers of a frame; of a name that is too long the end."""
         device = self.device
-        values = [
-            torch.as_tensor(found.get(key, torch.nan), dtype=torch.float64, device=device) for key in self.per_frame
-        ]
+        given = [found.get(key, torch.nan) for key in self.per_frame]
+        values = [torch.as_tensor(value, dtype=torch.float64, device=device).reshape(()) for value in given]
         text = f"{sequence}\n{name}".encode()[-NAME:].ljust(NAME, b"\0")
         self.frame_values.append(torch.stack(values)[None])
         self.frame_names.append(torch.frombuffer(bytearray(text), dtype=torch.uint8).to(device)[None])
