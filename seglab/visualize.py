@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,9 +246,11 @@ def curve_figure(curves: Mapping[str, Curve], title: str = "") -> np.ndarray:
     figure = Figure(figsize=(9, 1.2 + 1.7 * len(curves)), layout="constrained", dpi=120)
     charts = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, curve) in zip(charts, curves.items(), strict=True):
-        axes.plot(range(len(curve.values)), curve.values, marker=".", linewidth=1, markersize=3)
         names = [sequence for sequence, _ in curve.frames]
-        for place in (i for i in range(1, len(names)) if names[i] != names[i - 1]):
+        starts = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
+        for start, stop in pairwise(starts):
+            axes.plot(range(start, stop), curve.values[start:stop], "C0.-", linewidth=1, markersize=3)
+        for place in starts[1:-1]:
             axes.axvline(place - 0.5, color="grey", linewidth=0.6)
         axes.set(ylabel=name.removesuffix(" per frame"))
         axes.grid(alpha=0.3)
