@@ -1,10 +1,12 @@
 """What measures of video consistency rank rightly, on the embedded scenes: ``python scripts/video_measures.py``.
 
-Predictions are made of the labels of moving scenes: right ones, ones with a share of wrong cells, new in every frame, and
-the first frame's labels held still (static and wrong). ``video_measures.png`` shows flicker, TC with the exact flow, TC
-with zero flow, and perceptual consistency (PC) of all of them: zero flow is a wrong one here, and takes what stands still
-for consistent. ``video_measures.csv`` holds the same numbers, and how well right pixels are told from wrong ones by a
-confidence that knows nothing (0.5 by construction) and by that times PC. Needs the feature extractor's weights.
+Predictions are made of the labels of moving scenes: right ones, ones with a share of wrong cells, new in every frame,
+and the first frame's labels held still (static and wrong). ``video_measures.png`` shows flicker, TC with the exact
+flow, TC with zero flow, and perceptual consistency (PC) of all of them: zero flow is a wrong one here, and takes what
+stands still for consistent. PC compares neighbouring frames at the stride of its features: what it says of the static
+prediction depends on how far scenes move between frames (``--rate``). ``video_measures.csv`` holds the same numbers,
+and how well right pixels are told from wrong ones by a confidence that knows nothing (0.5 by construction) and by that
+times PC. Needs the feature extractor's weights.
 """
 
 from __future__ import annotations
@@ -120,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--frames", type=int, default=12, help="of each video")
-    parser.add_argument("--rate", type=float, default=10.0, help="frames a second")
+    parser.add_argument("--rate", type=float, default=2.0, help="frames a second")
     parser.add_argument("--size", type=int, nargs=2, default=(144, 192), help="height and width in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--extractor", default="tf_efficientnet_lite0.in1k", help="a timm network")
