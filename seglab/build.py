@@ -106,9 +106,12 @@ def build_data(cfg: Config, needs: Collection[str] = ("label",)) -> DataModule:
     """The data module, with its augmentation; ``needs`` are the fields of a batch that the task reads."""
     fill = instantiate(cfg["normalize"], "normalize").fill  # what training pads with: nearly 0 once normalised
     augment = instantiate({"fill": list(fill), **cfg["augment"]}, "augment")
-    data = instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"], needs=needs)
-    data.in_sequences = any(metric_class(node, name).in_sequences for name, node in named(cfg.get("metrics")))
-    return data
+    return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"], needs=needs)
+
+
+def compares_frames(cfg: Config) -> bool:
+    """Whether a metric compares consecutive frames of videos, so that evaluation has to deal whole sequences."""
+    return any(metric_class(node, name).in_sequences for name, node in named(cfg["metrics"]))
 
 
 def named(nodes: Config | None) -> list[tuple[str, Config]]:

@@ -114,7 +114,7 @@ def test(options: Mapping[str, Any], run: RunFolder, corruption: Corruption | No
     task = loading.opened(tensors, stored, options["trust"], criterion, metrics, config).task
     task.spec = data.spec  # the data's own names
     task.refinement = build.build_refinement(options["predictor"])
-    data.in_sequences |= task.refinement is not None
+    data.in_sequences = task.refinement is not None or build.compares_frames(config)
     data.corruption = corruption
     if task.refinement is not None and task.refinement.adapts:
         config["trainer"]["inference_mode"] = False

@@ -135,11 +135,6 @@ def fits(cfg: dict) -> bool:
     return all(metric.needs <= compared for metric in metrics)
 
 
-def of_videos(cfg: dict) -> bool:
-    """Whether a metric compares the frames of videos."""
-    return any(build.metric_class(node, name).in_sequences for name, node in build.named(cfg["metrics"]))
-
-
 def brings_task(group: str, option: str) -> bool:
     """Whether a file chooses the task that it is for itself."""
     defaults = (yaml.safe_load((ROOT / group / f"{option}.yaml").read_text()) or {}).get("defaults", [])
@@ -173,7 +168,7 @@ def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> d
                 "trainer.precision=32-true",
             ]
         cfg = compose("train", [*chosen, *given(yaml.safe_load((ROOT / group / f"{option}.yaml").read_text()) or {})])
-        if fits(cfg) and of_videos(cfg):
+        if fits(cfg) and build.compares_frames(cfg):
             cfg = compose("train", [*chosen, *VIDEOS])
         if "width" in cfg.get("decoder", ()):
             cfg["decoder"]["width"] = 16
