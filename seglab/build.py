@@ -19,6 +19,7 @@ from seglab import checks, options, trust
 from seglab.checkpoint import is_of_parts
 from seglab.errors import ConfigError, UserError
 from seglab.losses.base import Criterion
+from seglab.metrics.base import Metric
 from seglab.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from seglab.data.datamodule import DataModule
     from seglab.data.spec import DatasetSpec
     from seglab.heads.base import Head
-    from seglab.metrics.base import Metric
     from seglab.module import TrainingModule
     from seglab.predictors.refine import Refinement
     from seglab.types import Batch
@@ -107,6 +107,32 @@ def build_data(cfg: Config, needs: Collection[str] = ("label",)) -> DataModule:
     fill = instantiate(cfg["normalize"], "normalize").fill  # what training pads with: nearly 0 once normalised
     augment = instantiate({"fill": list(fill), **cfg["augment"]}, "augment")
     return instantiate({**cfg["data"], "_partial_": True}, "data", augment=augment, seed=cfg["seed"], needs=needs)
+
+
+def compares_frames(cfg: Config) -> bool:
+    """Whether a metric compares consecutive frames of videos, so that evaluation has to deal whole sequences."""
+    return any(metric_class(node, name).in_sequences for name, node in named(cfg["metrics"]))
+
+
+def named(nodes: Config | None) -> list[tuple[str, Config]]:
+    """The nodes of a group by name, without those that were taken out."""
+    return [(name, node) for name, node in (nodes or {}).items() if node is not None]
+
+
+def metric_class(node: Any, name: str) -> type[Metric]:
+    """The class of a metric.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    check_node(node, f"metrics.{name}")
+    try:
+        found = pkgutil.resolve_name(node["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot build metrics.{name} ({node['_target_']}): {reason(error)}") from error
+    if not (inspect.isclass(found) and issubclass(found, Metric)):
+        raise ConfigError(f"metrics.{name}._target_={node['_target_']} — expected a class derived from Metric")
+    return found
 
 
 def task_class(cfg: Config) -> type[Task]:
@@ -265,11 +291,7 @@ def evaluated_terms(nodes: Config, where: str | None) -> dict[str, Any]:
 
 def build_metrics(cfg: Config, num_classes: int) -> dict[str, Any]:
     """The named metrics, each told the number of classes."""
-    return {
-        name: instantiate(node, f"metrics.{name}", num_classes=num_classes)
-        for name, node in cfg["metrics"].items()
-        if node is not None
-    }
+    return {name: instantiate(node, f"metrics.{name}", num_classes=num_classes) for name, node in named(cfg["metrics"])}
 
 
 def build_refinement(node: Config) -> Refinement | None:

@@ -114,7 +114,7 @@ def test(options: Mapping[str, Any], run: RunFolder, corruption: Corruption | No
     task = loading.opened(tensors, stored, options["trust"], criterion, metrics, config).task
     task.spec = data.spec  # the data's own names
     task.refinement = build.build_refinement(options["predictor"])
-    data.in_sequences = task.refinement is not None
+    data.in_sequences = task.refinement is not None or build.compares_frames(config)
     data.corruption = corruption
     if task.refinement is not None and task.refinement.adapts:
         config["trainer"]["inference_mode"] = False
@@ -248,7 +248,7 @@ def report(
         "predictor": options["predictor"], "corruption": corruption and corruption.record(),
         "names": list(task.spec.classes),
     }  # fmt: skip
-    scores = {"split": own, **{name: value for name, value in results.values.items() if name != "matrix"}}
+    scores = {"split": own, **results.plain}
     found = {f"{split}/{name}": value for name, value in {**logged, **scores}.items()}
     # Not added to those of another evaluation.
     atomic.write_json(run.path / "metrics.json", atomic.jsonable({**about, **found}))

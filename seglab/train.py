@@ -81,6 +81,7 @@ def fit(config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str] = 
     config = {key: value for key, value in config.items() if key not in ("sweep", "search")}  # not of this one run
     with RunFolder(run_dir, results=existing_results(config, Path(run_dir)), at_end=loggers.close) as run:
         data = build.build_data(config, kind.NEEDS)
+        data.in_sequences = build.compares_frames(config)
         tested = config["test"] and data.splits["test"]
         for stage in ("fit", "test") if tested else ("fit",):
             data.setup(stage)  # bad data is named before anything is built

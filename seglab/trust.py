@@ -24,7 +24,7 @@ OTHER_CLASSES = {
     "augment": ("seglab.data.augment.",),
     "loss": ("seglab.losses.",),
     "task": ("seglab.tasks.",),
-    "metrics": ("seglab.metrics.",),
+    "metrics": ("seglab.metrics.", "seglab.backbones.extractor.", "seglab.flow."),
     "evaluation": ("seglab.inference.",),
 }
 """Where those of the other nodes may be that are built from a file."""
@@ -37,10 +37,30 @@ def check(config: Mapping[str, Any], parts: Sequence[str], where: str) -> None:
         where: the file, for messages.
 
     Raises:
-        CheckpointError: another target, or arguments without names (which would escape :func:`without_weights`).
+        CheckpointError: another target, arguments without names (which would escape :func:`without_weights`), or
+            weights to be opened or downloaded by what is no part of the network.
     """
     for part in parts:
-        check_targets(config.get(part), f"{where}: its {part}", OTHER_CLASSES.get(part, NETWORK_CLASSES))
+        key = f"{where}: its {part}"
+        check_targets(config.get(part), key, OTHER_CLASSES.get(part, NETWORK_CLASSES))
+        if part in OTHER_CLASSES:
+            refuse_weights(config.get(part), key, part)
+
+
+def refuse_weights(node: Any, key: str, part: str) -> None:
+    """Refuse a node that names weights by a file or on a hub; those of an installed package may be read.
+
+    Raises:
+        CheckpointError: says how to name them oneself.
+    """
+    for found in nodes(node):
+        named = {name: found.get(name) for name in ("weights", "pretrained")}
+        if isinstance(named["weights"], str) or named["pretrained"] in (True, "hub"):
+            raise CheckpointError(
+                f"{key} names weights ({', '.join(f'{name}={value}' for name, value in named.items())}), which are "
+                f"neither opened nor downloaded for a file — choose {part}= and its weights on the command line, or, "
+                "if the file is your own, set trust=true"
+            )
 
 
 def check_targets(node: Any, key: str, allowed: Sequence[str]) -> None:

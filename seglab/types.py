@@ -196,6 +196,16 @@ class Evaluated:
         return replace(self, scores=self.combine(read(each) for each in self.passes))
 
 
+@dataclass  # torchmetrics takes no frozen one
+class Curve:
+    """A number for every frame of the evaluated videos."""
+
+    frames: tuple[tuple[str, str], ...]
+    """Sequence and name of each."""
+    values: tuple[float, ...]
+    """NaN where there is none."""
+
+
 @dataclass
 class Results:
     """What one evaluation found."""
@@ -209,6 +219,11 @@ class Results:
         """More of it; callbacks may add until the end of the evaluation's epoch."""
         self.values.update(values)
         self.scores.update({score.name: score for score in scores})
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The values that are written as JSON: all but the matrix and the curves, which are figures and tables."""
+        return {name: value for name, value in self.values.items() if not isinstance(value, Tensor | Curve)}
 
     @property
     def numbers(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seglab.runs import atomic
-from seglab.types import IGNORE
+from seglab.types import IGNORE, Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +27,8 @@ Palette = Sequence[tuple[int, int, int]]
 VOID = (0, 0, 0)
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 WRONG = (214, 39, 40)
+OF_VIDEO = ("flicker", "TC", "PC", "AUROC_confidence", "AUROC_PC")
+"""Numbers of ``metrics=video`` that stand below the table."""
 SHORTEST, LONGEST = 480, 2**15
 """Of an overlay's longer side, in pixels. JPEG holds no side above 65500, and few viewers half of that."""
 
@@ -236,6 +239,26 @@ def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title:
     return pixels(figure)
 
 
+def curve_figure(curves: Mapping[str, Curve], title: str = "") -> np.ndarray:
+    """One chart below another of what was found of every frame, over all videos, which vertical lines part."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 1.7 * len(curves)), layout="constrained", dpi=120)
+    charts = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, curve) in zip(charts, curves.items(), strict=True):
+        names = [sequence for sequence, _ in curve.frames]
+        starts = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
+        for start, stop in pairwise(starts):
+            axes.plot(range(start, stop), curve.values[start:stop], "C0.-", linewidth=1, markersize=3)
+        for place in starts[1:-1]:
+            axes.axvline(place - 0.5, color="grey", linewidth=0.6)
+        axes.set(ylabel=name.removesuffix(" per frame"))
+        axes.grid(alpha=0.3)
+    charts[-1].set(xlabel="frame")
+    figure.suptitle(title)
+    return pixels(figure)
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """[H, W, 3] uint8 of a figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -274,6 +297,8 @@ def caption(results: Mapping[str, Any]) -> str:
     line = f"aAcc {percent(results['aAcc'])}   fwIoU {percent(results['fwIoU'])}"
     if "ECE" in results:
         line += f"\nNLL {results['NLL']:.4f}   ECE {percent(results['ECE'])}"
+    if of_video := [f"{name} {percent(results[name])}" for name in OF_VIDEO if name in results]:
+        line += f"\n{'   '.join(of_video)}"
     return line
 
 

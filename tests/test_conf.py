@@ -120,6 +120,9 @@ def missing(nodes: Mapping[str, Any]) -> list[str]:
     return list(walk(nodes, ""))
 
 
+VIDEOS = ["data=scenes_video", "data.dataset.frames={train: 1, val: 2, test: 2}"]
+"""The embedded scenes as videos of two frames."""
+
 Given = Callable[[Mapping[str, Any]], list[str]]
 """The overrides that give these keys their values."""
 
@@ -130,6 +133,12 @@ def fits(cfg: dict) -> bool:
     compared = kind.NEEDS if kind.COMPARED is None else kind.COMPARED
     metrics = [pkgutil.resolve_name(node["_target_"]) for node in cfg["metrics"].values() if node]
     return all(metric.needs <= compared for metric in metrics)
+
+
+def brings_task(group: str, option: str) -> bool:
+    """Whether a file chooses the task that it is for itself."""
+    defaults = (yaml.safe_load((ROOT / group / f"{option}.yaml").read_text()) or {}).get("defaults", [])
+    return any("override /task" in entry for entry in defaults if isinstance(entry, dict))
 
 
 def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> dict:
@@ -145,7 +154,7 @@ def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> d
         else:
             chosen += [*TINY, SMALL_NET[0]]
         chosen.append("trainer.val_check_interval=2")  # once, after the last step
-        if group != "task":
+        if group != "task" and not brings_task(group, option):
             chosen.append(f"task={task}")
         if group == "debug":  # it says itself how little is trained
             chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
@@ -159,6 +168,8 @@ def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> d
                 "trainer.precision=32-true",
             ]
         cfg = compose("train", [*chosen, *given(yaml.safe_load((ROOT / group / f"{option}.yaml").read_text()) or {})])
+        if fits(cfg) and build.compares_frames(cfg):
+            cfg = compose("train", [*chosen, *VIDEOS])
         if "width" in cfg.get("decoder", ()):
             cfg["decoder"]["width"] = 16
         if fits(cfg):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -332,6 +332,43 @@ def test_a_temporal_average_changes_all_frames_but_the_first_of_a_sequence(saved
 def test_a_predictor_of_sequences_refuses_data_without_any(saved, score, compose):
     with pytest.raises(ConfigError, match=r"scenes has no sequences of frames in split `test` .*predictor=still"):
         score(saved("data=scenes", "data.root=null", "data.splits.test=test", *TINY), "predictor=temporal_average")
+
+
+OF_VIDEO = [
+    "metrics=video", "metrics.temporal.flow={_target_: seglab.flow.Zero}", "data.eval_batch_size=4",
+    *(f"metrics.perceptual.extractor.{key}" for key in ("name=test_resnet.r160_in1k", "pretrained=false", "untrained=true")),
+]  # fmt: skip
+
+
+def test_measures_of_videos_are_of_the_frames_in_their_order_and_stand_beside_miou(
+    saved, score, compose, videos, tmp_path
+):
+    ckpt = saved(f"data.root={videos}")
+    found = score(ckpt, *OF_VIDEO)
+    written = predictions(compose, ckpt, videos, tmp_path / "still")
+    names = [f"{video}/f{frame}.png" for video in "ab" for frame in (8, 9, 10)]
+    labels = {name: np.array(Image.open(videos / "labels/val" / name)) for name in names}
+    pairs = [(a, b) for a, b in pairwise(names) if a[0] == b[0]]
+    steady = {pair: labels[pair[0]] == labels[pair[1]] for pair in pairs}
+    changed = {(a, b): steady[a, b] & (written[a] != written[b]) for a, b in pairs}
+    rate = sum(x.sum() for x in changed.values()) / sum(x.sum() for x in steady.values())
+    assert found["flicker"] == pytest.approx(rate, abs=1e-12)
+    stored = json.loads((tmp_path / "evaluated/metrics.json").read_text())
+    assert {f"test/{name}" for name in ("mIoU", "flicker", "TC", "PC", "AUROC_PC")} <= stored.keys()
+    rows = [line.split(";") for line in (tmp_path / "evaluated/frames.csv").read_text().splitlines()]
+    assert rows[0] == ["sequence", "frame", *(f"{name} per frame" for name in ("flicker", "accuracy", "TC", "PC"))]
+    each = {row[1].removeprefix("images/val/"): row for row in rows[1:]}
+    assert set(each) == {name.removesuffix(".png") for name in names}
+    (a, b), *_ = pairs
+    assert float(each["a/f9"][2]) == pytest.approx(changed[a, b].sum() / steady[a, b].sum())
+    assert each["b/f8"][2] == "nan", "the first frame of a video is compared with none"
+    assert (tmp_path / "evaluated/frames.png").is_file()
+    assert json.loads((tmp_path / "evaluated/scores.json").read_text())["scores"]["flicker"]["direction"] == "min"
+
+
+def test_measures_of_videos_refuse_data_without_any(saved, score):
+    with pytest.raises(ConfigError, match=r"scenes has no sequences of frames in split `test` .*metrics=default"):
+        score(saved("data=scenes", "data.root=null", "data.splits.test=test", *TINY), *OF_VIDEO)
 
 
 def test_every_corruption_is_of_the_images_alone_and_recorded_with_the_score(saved, score, root, compose, tmp_path):

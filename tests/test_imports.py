@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "seglab"
 ENTRIES = ("train", "evaluate", "predict", "export", "benchmark", "prototypes", "report.__main__", "sweep", "hs3")
 """Modules that are started, and that nothing below them imports."""
-PARTS = ("backbones", "classifiers", "decoders", "heads", "losses", "metrics", "ops", "optim")
+PARTS = ("backbones", "classifiers", "decoders", "flow", "heads", "losses", "metrics", "ops", "optim")
 RUNNING = ("build", "callbacks", "cli", "loading", "loggers", "module", "multirun", "report", "trainer")
 ABOVE = (*RUNNING, "tasks", "predictors")
 APART = {

@@ -182,8 +182,8 @@ def folder(trainer: L.Trainer) -> Path:
 
 
 def scores(module: Any) -> dict[str, Any]:
-    """What the last evaluation found as plain data (NaN is null), without the K x K matrix."""
-    return jsonable({name: value for name, value in module.results.values.items() if name != "matrix"})
+    """What the last evaluation found as plain data (NaN is null)."""
+    return jsonable(module.results.plain)
 
 
 def kept_by(trainer: L.Trainer) -> Checkpoints | None:

@@ -214,8 +214,9 @@ class DataModule(L.LightningDataModule):
         sequences = self.items(role).sequences
         if sequences is None:
             raise ConfigError(
-                f"{self.spec.name} has no sequences of frames in split `{self.split(role)}` — the predictor needs "
-                "videos, as of camvid, or data=folder with a subfolder for each; set predictor=still"
+                f"{self.spec.name} has no sequences of frames in split `{self.split(role)}` — metrics=video, and any "
+                "predictor but still, need videos, as of camvid, or data=folder with a subfolder for each; set "
+                "metrics=default and predictor=still"
             )
         if (count := len(set(sequences))) < world_size:
             raise DataError(

@@ -11,6 +11,8 @@ from seglab.losses.frozen import Frozen
 from seglab.losses.inverse import InverseDistance
 from seglab.losses.layers import LayerSupervision
 from seglab.losses.lovasz import Lovasz
+from seglab.losses.motion_consistency import MotionConsistencyLoss
+from seglab.losses.perceptual_consistency import PerceptualConsistencyLoss
 from seglab.losses.presence import Presence
 from seglab.losses.prototypes import PrototypeDistribution, Relation
 from seglab.losses.teacher import TeacherDistillation
@@ -30,6 +32,8 @@ __all__ = [
     "LayerSupervision",
     "Losses",
     "Lovasz",
+    "MotionConsistencyLoss",
+    "PerceptualConsistencyLoss",
     "Presence",
     "PrototypeDistribution",
     "Relation",

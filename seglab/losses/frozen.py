@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from seglab.checksum import checksum
 from seglab.errors import ConfigError
-from seglab.types import Output
 
 if TYPE_CHECKING:
     from seglab.loading import Loaded
@@ -23,41 +22,50 @@ if TYPE_CHECKING:
 class Frozen:
     """``frozen(image [B, 3, H, W] uint8) -> Output`` of a trained network in evaluation mode, on the image's device.
 
+    A feature extractor (:class:`seglab.backbones.extractor.Extractor`) gives its feature [B, C, h, w] instead.
+
     The network normalises the image itself; one of another task is given what its model takes. Gradients may pass
     through it to what it is given; its weights get none.
 
     Args:
-        opens: opens the network; of a configuration ``{_target_: seglab.load, _partial_: true, path: …}``.
+        opens: opens the network; of a configuration ``{_target_: seglab.load, _partial_: true, path: …}``, or an
+            extractor.
         needed_by: the term, for messages.
 
     Raises:
         ConfigError: ``opens`` is nothing that can be called.
     """
 
-    def __init__(self, opens: Callable[[], Loaded], needed_by: str) -> None:
+    def __init__(self, opens: Callable[[], Loaded | nn.Module], needed_by: str) -> None:
         if not callable(opens):
             raise ConfigError(
                 f"{needed_by}.network={opens!r} — expected {{_target_: seglab.load, _partial_: true, path: FILE}}"
             )
         self._opens = opens
-        self._loaded: Loaded | None = None
+        self._loaded: Loaded | nn.Module | None = None
 
     @property
-    def loaded(self) -> Loaded:
-        """The network and what its file says; CheckpointError where the file cannot be used."""
+    def loaded(self) -> Any:
+        """What was opened: the network with what its file says; CheckpointError where the file cannot be used."""
         if self._loaded is None:
             self._loaded = self._opens()
-            self._loaded.model.requires_grad_(False).eval()
+            self.model.requires_grad_(False).eval()
         return self._loaded
 
-    def __call__(self, image: Tensor, **named: Any) -> Output:
-        model: nn.Module = self.loaded.model
-        output: Output = model.to(image.device)(image, **named)
-        return output
+    @property
+    def model(self) -> nn.Module:
+        """The network alone."""
+        loaded = self.loaded
+        model: nn.Module = loaded if isinstance(loaded, nn.Module) else loaded.model
+        return model
+
+    def __call__(self, image: Tensor, **named: Any) -> Any:
+        return self.model.to(image.device)(image, **named)
 
     def fingerprint(self) -> str:
         """Checksum of the deployed network's tensors: what a resumed run must find again, wherever its file lies."""
-        return self.loaded.description.checksum or checksum(self.loaded.model.state_dict())
+        described = getattr(self.loaded, "description", None)
+        return (described and described.checksum) or checksum(self.model.state_dict())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
         return self  # a copy of the weights (averaging) shares the teacher

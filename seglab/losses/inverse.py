@@ -108,7 +108,7 @@ class InverseDistance(BoundaryTerm):
         Raises:
             ConfigError: it is no inverse-transformation network.
         """
-        model = self.network.loaded.model
+        model = self.network.model
         tile = getattr(model, "tile", None)
         if tile is None:
             raise ConfigError(

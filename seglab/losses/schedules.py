@@ -11,13 +11,23 @@ from seglab.checks import within
 from seglab.errors import ConfigError
 
 
+def in_steps(length: float, training: int | None) -> float:
+    """A length in optimiser steps: below 1 it is a fraction of the training, at least one step of it.
+
+    Where nothing is trained (``training`` is None), a fraction is over: 0.
+    """
+    if length >= 1 or not length:
+        return length
+    return 0 if training is None else max(1, round(length * training))
+
+
 class LinearRamp:
     """From start to stop along a straight line.
 
     Args:
         steps: how long it takes: steps, or a fraction of the training where it is below 1. Where nothing is trained, a
             fraction is over.
-        begin: the step at which it sets out.
+        begin: when it sets out, likewise.
 
     Raises:
         ConfigError: a weight or length out of range.
@@ -26,20 +36,15 @@ class LinearRamp:
     training: int | None = None
     """Steps of the whole training, once it has begun."""
 
-    def __init__(self, start: float, stop: float, steps: float, begin: int = 0) -> None:
+    def __init__(self, start: float, stop: float, steps: float, begin: float = 0) -> None:
         self.start = within("weight.start", start, 0)
         self.stop = within("weight.stop", stop, 0)
         self.steps = within("weight.steps", steps, 0, open_low=True)
         self.begin = within("weight.begin", begin, 0)
 
     def __call__(self, step: int) -> float:
-        if self.steps >= 1:
-            length: float = self.steps
-        elif self.training is None:
-            return self.stop
-        else:
-            length = max(1, round(self.steps * self.training))
-        way = min(max((step - self.begin) / length, 0.0), 1.0)
+        length, begin = (in_steps(each, self.training) for each in (self.steps, self.begin))
+        way = min(max((step - begin) / length, 0.0), 1.0) if length else 1.0
         return self.start + (self.stop - self.start) * self.shape(way)
 
     def shape(self, way: float) -> float:
@@ -59,20 +64,28 @@ class Steps:
 
     Args:
         weights: one more than milestones.
-        milestones: rising steps; at each the next weight holds.
+        milestones: rising; at each the next weight holds. Steps, or all of them fractions of the training, below 1.
+            Where nothing is trained, fractions are over.
 
     Raises:
         ConfigError: a weight out of range, or lengths or order that do not fit.
     """
 
-    def __init__(self, weights: Sequence[float], milestones: Sequence[int]) -> None:
+    training: int | None = None
+    """Steps of the whole training, once it has begun."""
+
+    def __init__(self, weights: Sequence[float], milestones: Sequence[float]) -> None:
         if len(weights) != len(milestones) + 1 or list(milestones) != sorted(set(milestones)):
             raise ConfigError(
                 f"weight.weights={list(weights)} with weight.milestones={list(milestones)} — expected rising "
                 "milestones and one more weight than milestones"
             )
+        if len({0 < milestone < 1 for milestone in milestones}) > 1:
+            raise ConfigError(
+                f"weight.milestones={list(milestones)} — expected steps, or fractions of the training below 1, not both"
+            )
         self.weights = [within("weight.weights", weight, 0) for weight in weights]
         self.milestones = list(milestones)
 
     def __call__(self, step: int) -> float:
-        return self.weights[sum(step >= milestone for milestone in self.milestones)]
+        return self.weights[sum(step >= in_steps(each, self.training) for each in self.milestones)]

@@ -8,6 +8,7 @@ from seglab.metrics.challenge import ChallengeScore
 from seglab.metrics.confusion import ConfusionMatrix, confusion_matrix, summarise
 from seglab.metrics.object_size import ObjectSizeIoU
 from seglab.metrics.transformation import TransformationFit
+from seglab.metrics.video import Flicker, PerceptualConsistency, TemporalConsistency
 
 __all__ = [
     "BoundaryFScore",
@@ -16,7 +17,10 @@ __all__ = [
     "CategoryError",
     "ChallengeScore",
     "ConfusionMatrix",
+    "Flicker",
     "ObjectSizeIoU",
+    "PerceptualConsistency",
+    "TemporalConsistency",
     "TransformationFit",
     "confusion_matrix",
     "summarise",

@@ -15,13 +15,16 @@ class Metric(torchmetrics.Metric):
 
     A subclass takes ``num_classes`` first (the builder hands it on), keeps sums (``add_state``), and lists its numbers
     in ``scores``. What ``compute`` gives beside numbers (lists with one entry per class, a matrix) is written to
-    ``metrics.json`` and not logged.
+    ``metrics.json`` and not logged; a :class:`~seglab.types.Curve` goes into the figure and the table of all frames.
     """
 
     full_state_update = False
     needs: ClassVar[frozenset[str]] = frozenset({"label"})
     """Fields of the batch that it compares with."""
     scores: ClassVar[Sequence[Score]] = ()
+    in_sequences: ClassVar[bool] = False
+    """Whether it compares consecutive frames of videos. The evaluation then deals whole sequences to its processes,
+    frame by frame in their order (``DataModule.in_sequences``), and data without sequences are refused."""
 
     def update(self, seen: Evaluated) -> None:
         raise NotImplementedError

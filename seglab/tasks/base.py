@@ -6,6 +6,7 @@ prediction call it and know no branch, no target and no metric by name.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from seglab import visualize
 from seglab.data.spec import DatasetSpec
 from seglab.errors import ConfigError
 from seglab.heads.base import Head
@@ -23,7 +25,7 @@ from seglab.inference import Protocol as TestProtocol
 from seglab.losses.base import Criterion, Losses
 from seglab.metrics.base import Metric
 from seglab.models.base import Composed, Model
-from seglab.types import FEATURE, Batch, Evaluated, Output, Score, Size
+from seglab.types import FEATURE, Batch, Curve, Evaluated, Output, Score, Size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -284,15 +286,22 @@ class Task(nn.Module):
 
     def figures(self, results: Mapping[str, Any], title: str = "") -> dict[str, np.ndarray]:
         """Images [h, w, 3] of an evaluation, by name."""
-        return {}
+        curves = curves_of(results)
+        return {"frames": visualize.curve_figure(curves, title)} if curves else {}
 
     def tables(self, results: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
         """Tables of an evaluation beside the numbers of each class, by name: rows, the heading first."""
-        if "matrix" not in results:
-            return {}
-        rows = zip(self.spec.classes, results["matrix"].tolist(), strict=True)
-        heading = ["label \\ prediction", *self.spec.classes]
-        return {"confusion": [heading, *([name, *counts] for name, counts in rows)]}
+        found: dict[str, list[list[Any]]] = {}
+        if "matrix" in results:
+            rows = zip(self.spec.classes, results["matrix"].tolist(), strict=True)
+            heading = ["label \\ prediction", *self.spec.classes]
+            found["confusion"] = [heading, *([name, *counts] for name, counts in rows)]
+        if curves := curves_of(results):
+            columns = [dict(zip(curve.frames, curve.values, strict=True)) for curve in curves.values()]
+            frames = dict.fromkeys(frame for column in columns for frame in column)
+            values = [[*frame, *(column.get(frame, math.nan) for column in columns)] for frame in frames]
+            found["frames"] = [["sequence", "frame", *curves], *values]
+        return found
 
     @classmethod
     @abstractmethod
@@ -310,6 +319,11 @@ class Task(nn.Module):
             {"class": name, **{key: value[k] for key, value in lists.items()}}
             for k, name in enumerate(self.spec.classes)
         ]
+
+
+def curves_of(results: Mapping[str, Any]) -> dict[str, Curve]:
+    """What an evaluation found of every frame of videos, by name."""
+    return {name: value for name, value in results.items() if isinstance(value, Curve)}
 
 
 def result_size(batch: Batch) -> Size:

@@ -63,10 +63,11 @@ class Classification(Task):
         return table
 
     def figures(self, results: Mapping[str, Any], title: str = "") -> dict[str, np.ndarray]:
+        found = super().figures(results, title)
         if "matrix" not in results:
-            return {}
+            return found
         heading = f"{title}: top-1 error {visualize.percent(results['top1_error'])}" if title else ""
-        return {"confusion": visualize.confusion_figure(results["matrix"], self.spec.classes, heading)}
+        return {"confusion": visualize.confusion_figure(results["matrix"], self.spec.classes, heading), **found}
 
     @classmethod
     def predictor(cls, opened: Opened) -> Predictor:

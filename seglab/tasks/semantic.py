@@ -66,10 +66,11 @@ class Semantic(Task):
         return f"{title}: mIoU {visualize.percent(results['mIoU'])}   {visualize.caption(results)}"
 
     def figures(self, results: Mapping[str, Any], title: str = "") -> dict[str, np.ndarray]:
+        found = super().figures(results, title)
         if "matrix" not in results:
-            return {}
+            return found
         heading = f"{title}: mIoU {visualize.percent(results['mIoU'])}" if title else ""
-        return {"confusion": visualize.confusion_figure(results["matrix"], self.spec.classes, heading)}
+        return {"confusion": visualize.confusion_figure(results["matrix"], self.spec.classes, heading), **found}
 
     @classmethod
     def predictor(cls, opened: Opened) -> Predictor:

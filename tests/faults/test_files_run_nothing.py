@@ -219,6 +219,17 @@ def test_only_parts_of_networks_are_built(attack, exported, good, marker, tmp_pa
         assert str(tmp_path / "evil") in refused(entry, path, good, tmp_path / "out", marker)
 
 
+@pytest.mark.parametrize("named", [{"weights": "x.pth"}, {"pretrained": "hub"}, {"pretrained": True}])
+def test_weights_of_metrics_are_opened_for_who_types_them_only(named, good, marker, tmp_path):
+    config = copy.deepcopy(good[0]["seglab"]["config"])
+    extractor = {"_target_": "seglab.backbones.extractor.Extractor", "name": "resnet18", "pretrained": False, **named}
+    put(config, "metrics.perceptual", {"_target_": "seglab.metrics.PerceptualConsistency", "extractor": extractor})
+    path = written(good[0], config, tmp_path / "evil", False)
+    assert "choose metrics= and its weights on the command line" in refused(
+        "evaluate", path, good, tmp_path / "out", marker
+    )
+
+
 @pytest.mark.parametrize("part", OF_TRAINING)
 def test_evaluation_builds_no_more_of_the_rest(part, good, marker, tmp_path):
     config = copy.deepcopy(good[0]["seglab"]["config"])

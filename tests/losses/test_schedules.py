@@ -33,12 +33,25 @@ def test_a_ramp_may_take_a_fraction_of_the_training_and_is_over_where_nothing_is
     assert [ramp(step) for step in (0, 1)] == [0, 1]
 
 
+def test_milestones_and_the_begin_of_a_ramp_may_be_fractions_of_the_training():
+    steps = Steps([0.0, 0.3], [0.333])
+    assert steps(0) == 0.3, "where nothing is trained, the warm-up is over"
+    ramp = LinearRamp(0.0, 1.0, steps=2, begin=0.5)
+    criterion = Criterion({"main": CrossEntropy(weight=steps), "other": Dice(weight=ramp)})
+    criterion.training_takes(30)
+    assert [steps(step) for step in (0, 9, 10, 30)] == [0, 0, 0.3, 0.3]
+    assert [ramp(step) for step in (14, 15, 16, 17, 30)] == [0, 0, 0.5, 1, 1]
+    criterion.training_takes(2)
+    assert [steps(step) for step in (0, 1)] == [0, 0.3]
+
+
 def test_schedules_that_cannot_be_are_refused():
     for wrong in (
         lambda: LinearRamp(-1.0, 1.0, 5),
         lambda: CosineRamp(0.0, 1.0, 0),
         lambda: Steps([1.0], [5]),
         lambda: Steps([1.0, 2.0, 3.0], [5, 5]),
+        lambda: Steps([1.0, 2.0, 3.0], [0.5, 5]),
     ):
         with pytest.raises(ConfigError, match="weight"):
             wrong()
