@@ -109,7 +109,10 @@ def predict_below(
     from seglab.runs.signals import Stopped, outcome
 
     console = plain_console()
-    made_by = {**predictor.identity(), "predictor": options["predictor"], "labels_out": options["labels_out"]}
+    refinement = predictor.refinement
+    further = refinement.networks() if refinement is not None else {}
+    chosen = {**options["predictor"], **({"networks": further} if further else {})}
+    made_by = {**predictor.identity(), "predictor": chosen, "labels_out": options["labels_out"]}
     asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": folder.writer.kinds}
     empty = {"images": len(images), "done": 0, "failed": {}}
     entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
@@ -117,8 +120,8 @@ def predict_below(
         console.print(printable(line))
     todo = [each for each in entries if options["overwrite"] or not folder.writer.done(each.name)]
     progress = Outcome(len(entries), len(entries) - len(todo))
-    if predictor.refinement is not None:
-        todo = whole_sequences(todo, entries)
+    if refinement is not None:
+        todo = whole_sequences(todo, entries, refinement.forgets)
         progress.done = len(entries) - len(todo)
     if progress.done:
         console.print(f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)")
@@ -137,12 +140,20 @@ def predict_below(
     return progress
 
 
-def whole_sequences(todo: Iterable[Entry], entries: Sequence[Entry]) -> list[Entry]:
-    """All frames, in order, of the sequences of which some are to be predicted: each needs those before it."""
+def whole_sequences(todo: Iterable[Entry], entries: Sequence[Entry], forgets: bool = True) -> list[Entry]:
+    """All frames, in order, of the sequences of which some are to be predicted: each needs those before it.
+
+    Args:
+        forgets: False where a sequence needs those before it as well.
+    """
     from seglab.data.listing import natural
 
     begun = {each.sequence for each in todo}
-    return sorted((each for each in entries if each.sequence in begun), key=lambda each: natural(each.name))
+    if begun and not forgets:
+        begun = {each.sequence for each in entries}
+    # A folder between two frames of the folder that it lies in would end their sequence.
+    frames = (each for each in entries if each.sequence in begun)
+    return sorted(frames, key=lambda each: (natural(each.sequence), natural(each.name)))
 
 
 def conclude(progress: Outcome, folder: PredictionFolder, options: Mapping[str, Any]) -> None:

@@ -106,15 +106,19 @@ class Predictor(ABC):
             raise ConfigError(
                 f"size={list(self.size)}: a prediction of this checkpoint is no map of pixels — expected size=null"
             )
+        if self.refinement is not None:
+            self.refinement.attach(self.model, self.spec, self.protocol)
 
     def __call__(self, image: np.ndarray, sequence: str = "") -> Any:
         """The prediction of an image; of frames in their order, with the name of their sequence."""
         size = self.result_size((image.shape[0], image.shape[1]))
-        with without_gradients(self.refinement):
+        refinement = self.refinement
+        with without_gradients(refinement):
             shown = self.model.normalise(tensor(image, self.device))
-            scores = self.scores(shown, size)
-            if self.refinement is not None:
-                scores = self.refinement.along(shown, scores, [sequence])
+            own = refinement is not None and refinement.own_scores
+            scores = shown.new_empty(1, 0) if own else self.scores(shown, size)
+            if refinement is not None:
+                scores = refinement.along(shown, scores, [sequence])
             return self.read(scores, size)
 
     def result_size(self, image: Size) -> Size:
