@@ -75,8 +75,11 @@ class Writer(ABC):
         """The files that are of the image of that name alone and are there, of any kind."""
 
     @abstractmethod
-    def add(self, name: str, image: np.ndarray, prediction: Any) -> None:
+    def add(self, name: str, image: Any, prediction: Any) -> None:
         """Write the prediction of an image [H, W, 3]; whole or not at all.
+
+        A writer of videos is given a :class:`seglab.data.video.VideoReader`, and its frames with their predictions one
+        after another.
 
         Raises:
             OSError, UserError: it cannot be written.
@@ -140,6 +143,17 @@ class Predictor(ABC):
     @abstractmethod
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> Writer:
         """What writes predictions; ``raw`` [K] are the ids to be stored for classes, of None their own."""
+
+    def video_writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> Writer:
+        """What writes predictions of video files.
+
+        Raises:
+            ConfigError: there is no such thing.
+        """
+        raise ConfigError(
+            f"source= is a video, and a prediction of {type(self).__name__} is of an image — expected a checkpoint of "
+            "task=semantic, or images"
+        )
 
     def identity(self) -> dict[str, Any]:
         """What a prediction depends on beside its image: weights, the network around them, the test protocol."""
