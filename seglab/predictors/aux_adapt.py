@@ -90,7 +90,7 @@ class AuxAdapt(Adaptation):
         resolution: str = "frame",
         reset: str = "clip",
         steps: int = 1,
-        unsure: float = 0.5,
+        unsure: float = 0.7,
     ) -> None:
         self.target = one_of("predictor.refine.target", target, ("aux", "main", "none"))
         super().__init__(None if target == "none" else optimizer, reset, steps)
