@@ -17,6 +17,10 @@ configurations that ask for them: the mean absolute gradient with respect to the
 squares that hold half and 95 % of it (:mod:`seglab.receptive_field` says how); ``--image FILE`` draws it::
 
     python -m seglab.benchmark receptive_field=true backbone=ffnet,resnet50,resnet50_d8 --image fields.png
+
+``--aux`` compares what it costs to adapt one network to a video, frame by frame (:mod:`seglab.adaptation`)::
+
+    python -m seglab.benchmark backbone=resnet50_d8 --aux 'backbone=resnet18' --size 360 480 --classes 11
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seglab import cli
-from seglab.errors import UserError
+from seglab.errors import ConfigError, UserError
 from seglab.timing import Measurement, build_configured, measure, peak_memory, random_batch, ratio, step_parts
 
 if TYPE_CHECKING:
@@ -230,11 +234,47 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="cpu")
     made.add_argument("--against", choices=[PLAIN], help="put PyTorch's own head and loss in front")
     made.add_argument("--no-training", action="store_true", help="leave the training steps out")
+    made.add_argument("--aux", metavar="OVERRIDES", help="the auxiliary network: what a frame of a video costs")
+    made.add_argument("--refine", default="", metavar="OVERRIDES", help="of predictor.refine, where there is --aux")
     made.add_argument("--memory", action="store_true", help="the peak of a training step, in processes of their own")
     made.add_argument("--json", type=Path, metavar="FILE")
     made.add_argument("--image", type=Path, metavar="FILE", help="a PNG of the training step's parts")
     made.add_argument("--peak", metavar="VARIANT", help=argparse.SUPPRESS)
     return made
+
+
+def adapting(given: argparse.Namespace) -> None:
+    """Measure and show what a frame of a video costs, with and without what adapts to it.
+
+    Raises:
+        ConfigError: several networks, or options that do not go together.
+    """
+    import torch
+    from rich.console import Console
+
+    from seglab import adaptation
+
+    chosen = variants(given.overrides or ["classifier=linear"])
+    if len(chosen) > 1:
+        raise ConfigError(f"--aux with {len(chosen)} networks — expected one main network; leave one value of each key")
+    auxiliary = Variant("aux", shlex.split(given.aux))
+    main, aux = (each.task(given.classes).to(given.device).eval() for each in (*chosen, auxiliary))
+    ways = adaptation.refinements(main, aux, shlex.split(given.refine))
+    found = adaptation.records(adaptation.measure(main, ways, tuple(given.size), given.rounds, given.warmup))
+    reduced = adaptation.reduction(found)
+    height, width = given.size
+    title = (
+        f"frames of {height}x{width}, {given.classes} classes, {given.device}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}: medians of {given.rounds} rounds"
+    )
+    console = Console(width=max(Console().width, 130))
+    console.print(adaptation.table(found, title))
+    shown = {key.removeprefix("overhead_"): "-" if x is None else f"{x:.1f}" for key, x in reduced.items()}
+    console.print("overhead of adapting main / of AuxAdapt: " + ", ".join(f"{key} {x}" for key, x in shown.items()))
+    if given.json:
+        command = shlex.join(["python", "-m", "seglab.benchmark", *sys.argv[1:]])
+        kept = {"command": command, "setting": title, "variants": found, "overhead_reduction": reduced}
+        given.json.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def main() -> None:
@@ -248,6 +288,9 @@ def main() -> None:
 
     device = torch.device(given.device)
     try:
+        if given.aux is not None:
+            adapting(given)
+            return
         overrides, of = receptive_field.asked(given.overrides)
         if of is not None:
             chosen = variants(overrides or ["backbone=ffnet,resnet50,resnet50_d8"])

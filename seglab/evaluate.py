@@ -116,8 +116,10 @@ def test(options: Mapping[str, Any], run: RunFolder, corruption: Corruption | No
     task.refinement = build.build_refinement(options["predictor"])
     data.in_sequences = task.refinement is not None or build.compares_frames(config)
     data.corruption = corruption
-    if task.refinement is not None and task.refinement.adapts:
-        config["trainer"]["inference_mode"] = False
+    if task.refinement is not None:
+        task.refinement.attach(task.model, stored.spec, task.protocol)
+        if task.refinement.adapts:
+            config["trainer"]["inference_mode"] = False
     if options["oracle"]:
         task.scored("oracle")
     module = build.build_module(config, task)
@@ -248,6 +250,8 @@ def report(
         "predictor": options["predictor"], "corruption": corruption and corruption.record(),
         "names": list(task.spec.classes),
     }  # fmt: skip
+    if task.refinement is not None and (networks := task.refinement.networks()):
+        about["networks"] = networks
     scores = {"split": own, **results.plain}
     found = {f"{split}/{name}": value for name, value in {**logged, **scores}.items()}
     # Not added to those of another evaluation.

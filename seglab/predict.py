@@ -1,8 +1,9 @@
 """Predict: ``python -m seglab.predict ckpt=… source=FILE|FOLDER output=FOLDER``. Needs the checkpoint alone.
 
-Which files are below the output is the predictor's business (:mod:`seglab.predictors`): class maps with the source's
-tree, or a table. ``report.json`` says which checkpoint and options made them, and names the images that could not be
-predicted (:mod:`seglab.predictors.folder`).
+The source is an image, a folder of images, a video or a folder of videos. Which files are below the output is the
+predictor's business (:mod:`seglab.predictors`): class maps with the source's tree, a video, or a table. ``report.json``
+says which checkpoint and options made them, and names the images that could not be predicted
+(:mod:`seglab.predictors.folder`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -27,6 +28,7 @@ from seglab.predictors.folder import Entry, PredictionFolder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from seglab.data.video import Frame, VideoReader
     from seglab.predictors.base import Predictor
 
 MOST_UNEXPECTED = 3
@@ -34,9 +36,32 @@ MOST_UNEXPECTED = 3
 
 
 class PartialPrediction(UserError):
-    """Some images could not be predicted; the others are."""
+    """Some images, or frames of a video, could not be predicted; the others are."""
 
     exit_code = 3
+
+
+class Found(NamedTuple):
+    """What is to be predicted."""
+
+    root: Path
+    paths: list[str]
+    """Below the root, sorted."""
+    videos: bool
+    """Whether they are videos, and not images."""
+
+    @property
+    def kind(self) -> str:
+        """What they are called."""
+        return "video" if self.videos else "image"
+
+
+class Tracked(NamedTuple):
+    """An image or video whose turn it is."""
+
+    entry: Entry
+    frames: Callable[[VideoReader], Iterator[Frame]]
+    """The frames of a video, under a progress bar of their own."""
 
 
 @dataclass
@@ -47,7 +72,14 @@ class Outcome:
     done: int
     """Predicted, now or before."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Image, and why it was not predicted."""
+    """Image, and why it was not predicted, or not to its end."""
+    partial: int = 0
+    """Of those that failed: videos of which the frames before are predicted."""
+
+    @property
+    def some(self) -> bool:
+        """Whether anything is predicted."""
+        return bool(self.done or self.partial)
 
     def listed(self, most: int = 10) -> str:
         """The reasons, one under another; the report has them all."""
@@ -61,32 +93,36 @@ def predict(cfg: DictConfig) -> None:
 
 
 def predict_images(options: Mapping[str, Any]) -> None:
-    """Predict every image of the source.
+    """Predict every image or video of the source.
 
     Args:
         options: the resolved ``conf/predict.yaml`` as plain containers.
 
     Raises:
-        ConfigError: an option out of range; raw ids that the data set does not have; an output folder that holds
-            predictions of something else, or cannot be written.
-        DataError: no source, no image in it, or none that can be predicted.
+        ConfigError: an option out of range; videos without PyAV; raw ids that the data set does not have; an output
+            folder that holds predictions of something else, or cannot be written.
+        DataError: no source, no image or video in it, or none that can be predicted.
         DiskFull: no space for the rest.
-        PartialPrediction: some images could not be predicted.
+        PartialPrediction: some images, or frames of videos, could not be predicted.
     """
     check(options)
-    listed = find_images(Path(options["source"]))
+    found = find(Path(options["source"]))
 
     from seglab import loading
+    from seglab.data import video
     from seglab.predictors.base import chosen
 
+    if found.videos:
+        video.library()
     predictor = loading.predictor(options)
     raw = loading.raw_ids(predictor.description) if options["labels_out"] == "raw" else None
-    writer = predictor.writer(Path(options["output"]), chosen(options["write"], predictor.kinds), raw)
+    make = predictor.video_writer if found.videos else predictor.writer
+    writer = make(Path(options["output"]), chosen(options["write"], predictor.kinds), raw)
     folder = PredictionFolder(options["output"], writer)
-    root, images = without_predictions(*listed, writer.places)
+    found = without_predictions(found, writer.places)
     with stopping():
-        progress = predict_below(root, images, predictor, folder, options)
-    conclude(progress, folder, options)
+        progress = predict_below(found, predictor, folder, options)
+    conclude(progress, folder, options, found.kind)
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -102,29 +138,31 @@ def check(options: Mapping[str, Any]) -> None:
         raise ConfigError("write=[] — expected null for all kinds of files, or the names of some")
 
 
-def predict_below(
-    root: Path, images: Sequence[str], predictor: Predictor, folder: PredictionFolder, options: Mapping[str, Any]
-) -> Outcome:
-    """Predict the images below ``root`` that are not predicted yet, and keep the folder's record."""
+def predict_below(found: Found, predictor: Predictor, folder: PredictionFolder, options: Mapping[str, Any]) -> Outcome:
+    """Predict what is not predicted yet, and keep the folder's record."""
     from seglab.runs.signals import Stopped, outcome
 
     console = plain_console()
-    made_by = {**predictor.identity(), "predictor": options["predictor"], "labels_out": options["labels_out"]}
+    refinement = predictor.refinement
+    further = refinement.networks() if refinement is not None else {}
+    chosen = {**options["predictor"], **({"networks": further} if further else {})}
+    made_by = {**predictor.identity(), "predictor": chosen, "labels_out": options["labels_out"]}
     asked: dict[str, Any] = {"source": os.path.abspath(options["source"]), "write": folder.writer.kinds}
-    empty = {"images": len(images), "done": 0, "failed": {}}
-    entries, said = folder.begin(made_by, root, images, options["overwrite"], {**asked, **empty})
+    empty = asdict(Outcome(len(found.paths), 0))
+    entries, said = folder.begin(made_by, found.root, found.paths, options["overwrite"], {**asked, **empty})
     for line in said:
         console.print(printable(line))
     todo = [each for each in entries if options["overwrite"] or not folder.writer.done(each.name)]
     progress = Outcome(len(entries), len(entries) - len(todo))
-    if predictor.refinement is not None:
-        todo = whole_sequences(todo, entries)
+    if refinement is not None and not (found.videos and refinement.forgets):  # a video is a sequence by itself
+        todo = whole_sequences(todo, entries, refinement.forgets)
         progress.done = len(entries) - len(todo)
     if progress.done:
-        console.print(f"{progress.done} of {progress.images} images are predicted already (overwrite=true redoes them)")
+        already = f"{progress.done} of {progress.images} {found.kind}s are predicted already"
+        console.print(f"{already} (overwrite=true redoes them)")
     try:
         with closing(track(todo, console)) as tracked:
-            predict_all(tracked, predictor, folder, options, progress)
+            predict_all(tracked, predictor, folder, options, progress, predict_video if found.videos else predict_one)
     except BaseException as error:
         status = outcome(error)[0]
         if isinstance(error, Stopped):
@@ -132,33 +170,42 @@ def predict_below(
         with suppress(OSError, UserError):  # the reason that we leave for is said
             folder.finish({**asked, **asdict(progress), "status": status})
         raise
-    status = "done" if not progress.failed else "partial" if progress.done else "failed"
+    status = "done" if not progress.failed else "partial" if progress.some else "failed"
     folder.finish({**asked, **asdict(progress), "status": status}, [each.name for each in entries])
     return progress
 
 
-def whole_sequences(todo: Iterable[Entry], entries: Sequence[Entry]) -> list[Entry]:
-    """All frames, in order, of the sequences of which some are to be predicted: each needs those before it."""
+def whole_sequences(todo: Iterable[Entry], entries: Sequence[Entry], forgets: bool = True) -> list[Entry]:
+    """All frames, in order, of the sequences of which some are to be predicted: each needs those before it.
+
+    Args:
+        forgets: False where a sequence needs those before it as well.
+    """
     from seglab.data.listing import natural
 
     begun = {each.sequence for each in todo}
-    return sorted((each for each in entries if each.sequence in begun), key=lambda each: natural(each.name))
+    if begun and not forgets:
+        begun = {each.sequence for each in entries}
+    # A folder between two frames of the folder that it lies in would end their sequence.
+    frames = (each for each in entries if each.sequence in begun)
+    return sorted(frames, key=lambda each: (natural(each.sequence), natural(each.name)))
 
 
-def conclude(progress: Outcome, folder: PredictionFolder, options: Mapping[str, Any]) -> None:
-    """Say how it ended.
+def conclude(progress: Outcome, folder: PredictionFolder, options: Mapping[str, Any], kind: str) -> None:
+    """Say how it ended; ``kind`` is what was predicted: image or video.
 
     Raises:
-        DataError: no image could be predicted.
-        PartialPrediction: some could not.
+        DataError: none could be predicted.
+        PartialPrediction: some could not, or not to their end.
     """
-    done = f"{progress.done} of {progress.images} images are predicted below {folder.path}"
+    done = f"{progress.done} of {progress.images} {kind}s are predicted below {folder.path}"
     plain_console().print(printable(done))
-    if progress.failed and not progress.done:
-        raise DataError(f"no image could be predicted:{progress.listed()}")
+    if progress.failed and not progress.some:
+        raise DataError(f"no {kind} could be predicted:{progress.listed()}")
     if progress.failed:
+        begun = f" ({progress.partial} of them up to a frame)" if progress.partial else ""
         raise PartialPrediction(
-            f"{len(progress.failed)} of {progress.images} images could not be predicted and were left out — "
+            f"{len(progress.failed)} of {progress.images} {kind}s could not be predicted{begun} and were left out — "
             f"{folder.path / 'report.json'} names them; {again(options)} tries them again:{progress.listed()}"
         )
 
@@ -171,27 +218,33 @@ def plain_console() -> Console:
 
 
 def predict_all(
-    entries: Iterable[Entry],
+    entries: Iterable[Tracked],
     predictor: Predictor,
     folder: PredictionFolder,
     options: Mapping[str, Any],
     progress: Outcome,
+    one: Callable[[Tracked, Predictor, PredictionFolder, int | None], None],
 ) -> None:
     """Predict image by image; one that fails, for whatever reason, is named and does not end the rest.
+
+    Args:
+        one: predicts one of them.
 
     Raises:
         DiskFull: no space for the rest.
         Unwritable: nothing can be written any more.
         Exception: an error that is not the images': what the first one raised, where none could be predicted.
     """
+    from seglab.data.video import BrokenVideo
     from seglab.predictors.base import out_of_memory
     from seglab.runs import atomic
 
     unexpected: Exception | None = None
     count = 0
-    for entry in entries:
+    for tracked in entries:
+        entry = tracked.entry
         try:
-            predict_one(entry, predictor, folder, options["max_pixels"])
+            one(tracked, predictor, folder, options["max_pixels"])
             progress.done += 1
             continue
         except atomic.DiskFull as error:
@@ -200,6 +253,9 @@ def predict_all(
             ) from error
         except atomic.Unwritable:
             raise
+        except BrokenVideo as error:
+            reason = str(error)
+            progress.partial += 1
         except UserError as error:
             reason = str(error)
         except Exception as error:
@@ -213,15 +269,15 @@ def predict_all(
                 count += 1
         named = reason if reason.startswith(str(entry.image)) else f"{entry.image}: {reason}"
         progress.failed[str(entry.image)] = named
-        if progress.done:
+        if progress.some:
             unexpected = None  # it keeps the arrays of its frames alive
         elif unexpected is not None and count >= MOST_UNEXPECTED:
             raise unexpected
-    if unexpected is not None and not progress.done:
+    if unexpected is not None and not progress.some:
         raise unexpected
 
 
-def predict_one(entry: Entry, predictor: Predictor, folder: PredictionFolder, limit: int | None) -> None:
+def predict_one(tracked: Tracked, predictor: Predictor, folder: PredictionFolder, limit: int | None) -> None:
     """Read, predict and write one image of at most ``limit`` pixels.
 
     Raises:
@@ -230,6 +286,7 @@ def predict_one(entry: Entry, predictor: Predictor, folder: PredictionFolder, li
     from seglab.data.io import MAX_PIXELS, read_image
     from seglab.runs import atomic
 
+    entry = tracked.entry
     image = read_image(str(entry.image), limit or MAX_PIXELS, limit="max_pixels")
     if limit is None:
         predictor.check((image.shape[0], image.shape[1]))
@@ -239,9 +296,42 @@ def predict_one(entry: Entry, predictor: Predictor, folder: PredictionFolder, li
     except atomic.DiskFull:
         raise
     except (OSError, UserError) as error:
-        folder.probe()  # a name that no file can have, or a folder where nothing can be written any more?
-        why = getattr(error if isinstance(error, OSError) else error.__cause__, "strerror", None) or error
-        raise DataError(f"{entry.image}: its prediction ({entry.name}) cannot be written ({why})") from error
+        raise not_written(error, entry, folder) from error
+
+
+def predict_video(tracked: Tracked, predictor: Predictor, folder: PredictionFolder, limit: int | None) -> None:
+    """Read, predict and write the frames of a video, each of at most ``limit`` pixels, one after another.
+
+    Raises:
+        BrokenVideo: it ends too early; the frames before are written.
+        DataError: it cannot be read, is too large, or its files cannot be written.
+    """
+    from seglab.data.io import MAX_PIXELS
+    from seglab.data.video import VideoReader
+    from seglab.runs import atomic
+
+    entry = tracked.entry
+    with VideoReader(entry.image, limit or MAX_PIXELS) as video:
+        if limit is None:
+            predictor.check(video.size)
+        predictions = ((frame, predictor(frame.image, str(entry.image))) for frame in tracked.frames(video))
+        try:
+            folder.writer.add(entry.name, video, predictions)
+        except atomic.DiskFull:
+            raise
+        except (OSError, atomic.Unwritable) as error:
+            raise not_written(error, entry, folder) from error
+
+
+def not_written(error: Exception, entry: Entry, folder: PredictionFolder) -> DataError:
+    """The error to raise where files of one entry cannot be written.
+
+    Raises:
+        Unwritable: it is not the name: nothing can be written there any more.
+    """
+    folder.probe()
+    why = getattr(error if isinstance(error, OSError) else error.__cause__, "strerror", None) or error
+    return DataError(f"{entry.image}: its prediction ({entry.name}) cannot be written ({why})")
 
 
 @contextmanager
@@ -262,43 +352,50 @@ def stopping() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def find_images(source: Path) -> tuple[Path, list[str]]:
-    """A folder and its images' paths below it, sorted.
+def find(source: Path) -> Found:
+    """A folder, and its images below it; its videos where there is no image.
 
     Raises:
-        DataError: no such file or folder, or no image in it.
+        DataError: no such file or folder, or neither in it.
     """
     from seglab.data.io import IMAGE_SUFFIXES
     from seglab.data.listing import scan
+    from seglab.data.video import VIDEO_SUFFIXES
 
     if os.path.isfile(source):
-        return source.parent, [source.name]
+        return Found(source.parent, [source.name], source.name.lower().endswith(VIDEO_SUFFIXES))
     if not os.path.isdir(source):
-        raise DataError(f"{source}: no such file or folder — expected an image or a folder of images; check source=")
-    found = sorted(path for paths in scan(str(source), "", IMAGE_SUFFIXES).values() for path in paths)
-    if not found:
-        raise no_image(source)
-    return source, found
+        raise DataError(
+            f"{source}: no such file or folder — expected an image, a video or a folder of either; check source="
+        )
+    for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES):
+        if found := sorted(path for paths in scan(str(source), "", suffixes).values() for path in paths):
+            return Found(source, found, suffixes is VIDEO_SUFFIXES)
+    raise nothing(source)
 
 
-def without_predictions(root: Path, images: list[str], places: Sequence[Path]) -> tuple[Path, list[str]]:
-    """The images that are not below one of the places where predictions are written.
+def without_predictions(found: Found, places: Sequence[Path]) -> Found:
+    """What is not below one of the places where predictions are written.
 
     Raises:
         DataError: there is none left.
     """
-    real, written = Path(os.path.realpath(root)), [Path(os.path.realpath(place)) for place in places]
-    found = [path for path in images if not any((real / path).is_relative_to(place) for place in written)]
-    if not found:
-        raise no_image(root)
-    return root, found
+    real, written = Path(os.path.realpath(found.root)), [Path(os.path.realpath(place)) for place in places]
+    left = [path for path in found.paths if not any((real / path).is_relative_to(place) for place in written)]
+    if not left:
+        raise nothing(found.root)
+    return found._replace(paths=left)
 
 
-def no_image(source: Path) -> DataError:
+def nothing(source: Path) -> DataError:
     """The error to raise where there is nothing to predict."""
     from seglab.data.io import IMAGE_SUFFIXES
+    from seglab.data.video import VIDEO_SUFFIXES
 
-    return DataError(f"{source}: no image in it — expected files ending in {', '.join(IMAGE_SUFFIXES)}; check source=")
+    return DataError(
+        f"{source}: no image in it and no video — expected files ending in {', '.join(IMAGE_SUFFIXES)}, or in "
+        f"{', '.join(VIDEO_SUFFIXES)}; check source="
+    )
 
 
 def again(options: Mapping[str, Any]) -> str:
@@ -318,8 +415,8 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def track(entries: Sequence[Entry], console: Any) -> Generator[Entry]:
-    """The entries, under a progress bar."""
+def track(entries: Sequence[Entry], console: Any) -> Generator[Tracked]:
+    """The entries, under a progress bar; below it one of the frames of a video."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -331,9 +428,19 @@ def track(entries: Sequence[Entry], console: Any) -> Generator[Entry]:
     )
     with Progress(*columns, console=console) as bar:
         row = bar.add_task("", total=len(entries))
+
+        def frames(video: VideoReader) -> Iterator[Frame]:
+            inner = bar.add_task("frames", total=video.expected)
+            try:
+                for frame in video:
+                    yield frame
+                    bar.advance(inner)
+            finally:
+                bar.remove_task(inner)
+
         for entry in entries:
             bar.update(row, description=printable(entry.name))
-            yield entry
+            yield Tracked(entry, frames)
             bar.advance(row)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import seglab
 from seglab import build, checkpoint, evaluate, predict
+from seglab.checksum import checksum
 from seglab.errors import CheckpointError, ConfigError, DataError
 from seglab.scores import Known, Score
 from seglab.types import IGNORE
@@ -307,11 +308,16 @@ def test_metrics_without_the_headline_are_refused_before_anything_is_evaluated(s
 @pytest.mark.parametrize("predictor", options("predictor"))
 def test_every_predictor_scores_the_files_that_it_writes(saved, score, compose, videos, tmp_path, predictor):
     ckpt = saved(f"data.root={videos}")
-    found = score(ckpt, f"predictor={predictor}", "metrics=default", "data.eval_batch_size=4")
+    chosen = [f"predictor={predictor}"]
+    further = [key for key in compose("evaluate", ["ckpt=x", *chosen])["predictor"] if key != "refine"]
+    chosen += [f"predictor.{key}={ckpt}" for key in further]  # a network beside the first
+    found = score(ckpt, *chosen, "metrics=default", "data.eval_batch_size=4")
     about = json.loads((tmp_path / "evaluated/metrics.json").read_text())
-    assert about["predictor"] == compose("evaluate", ["ckpt=x", f"predictor={predictor}"])["predictor"]
+    assert about["predictor"] == compose("evaluate", ["ckpt=x", *chosen])["predictor"]
+    sums = {f"predictor.{key}": checksum(seglab.load(ckpt).model.state_dict()) for key in further}
+    assert about.get("networks", {}) == sums
 
-    written = predictions(compose, ckpt, videos, tmp_path / predictor, f"predictor={predictor}")
+    written = predictions(compose, ckpt, videos, tmp_path / predictor, *chosen)
     labels = {name: np.array(Image.open(videos / "labels/val" / name)) for name in written}
     matrix = sum(
         np.bincount((labels[name] * 3 + ids).ravel(), minlength=9).reshape(3, 3) for name, ids in written.items()
@@ -327,6 +333,36 @@ def test_a_temporal_average_changes_all_frames_but_the_first_of_a_sequence(saved
     # Going through probabilities rounds: a pixel whose two best scores are as good as equal may turn.
     same = {name for name in still if (still[name] == averaged[name]).mean() > 0.995}
     assert same == {"a/f8.png", "b/f8.png"}, "f8 comes before f9 and f10"
+
+
+@pytest.mark.parametrize("target", ["aux", "main"])
+def test_what_adapts_learns_in_the_trainer_and_leaves_the_main_network_as_it_was(
+    saved, score, videos, monkeypatch, target
+):
+    aux = saved(f"data.root={videos}", "seed=5").rename(videos / "aux.ckpt")
+    ckpt, refinements, modules = saved(f"data.root={videos}"), [], []
+    for name, made in (("build_refinement", refinements), ("build_module", modules)):
+        built = getattr(build, name)
+        monkeypatch.setattr(build, name, lambda *given, b=built, m=made: m.append(b(*given)) or m[-1])
+    chosen = [f"predictor.refine.target={target}", "predictor.refine.optimizer.lr=0.5"]
+    score(ckpt, "predictor=aux_adapt", f"predictor.aux={aux}", *chosen, "trainer.precision=bf16-mixed")
+    (refinement,), (module,) = refinements, modules
+    assert any(not torch.equal(p, start) for p, start in zip(refinement.trained, refinement.start, strict=True))
+    assert {p.dtype for p in refinement.network.parameters()} == {torch.float32}
+    stored, now = seglab.load(ckpt).model.state_dict(), module.task.model.state_dict()
+    assert [name for name in stored if not torch.equal(stored[name], now[name])] == []
+
+
+def test_an_auxiliary_network_that_is_not_named_or_of_other_classes_is_refused(saved, score, root, videos):
+    ckpt = saved(f"data.root={videos}")
+    with pytest.raises(ConfigError, match=r"set predictor\.aux=FILE"):
+        score(ckpt, "predictor=aux_adapt")
+    other = ckpt.rename(ckpt.with_name("aux.ckpt"))
+    ckpt = saved(f"data.root={root}")  # of four classes
+    with pytest.raises(CheckpointError, match=r"predictor\.aux=.*aux\.ckpt has 3 classes"):
+        score(ckpt, "predictor=aux_adapt", f"predictor.aux={other}")
+    with pytest.raises(CheckpointError, match=r"nothing\.ckpt"):
+        score(ckpt, "predictor=aux_adapt", "predictor.aux=nothing.ckpt")
 
 
 def test_a_predictor_of_sequences_refuses_data_without_any(saved, score, compose):

@@ -210,6 +210,40 @@ def test_an_interrupted_prediction_of_a_video_begins_the_video_again(ckpt, tmp_p
         run("write=[index]")
 
 
+def test_a_folder_between_two_frames_does_not_end_their_sequence(ckpt, tmp_path):
+    for i, name in enumerate(["a", "b/x", "c"]):
+        photograph(tmp_path / f"inner/{name}.png", seed=i)
+        photograph(tmp_path / f"plain/{name[0]}.png", seed=i)
+    (tmp_path / "plain/b.png").unlink()
+    found = [
+        runner(ckpt, tmp_path / f, tmp_path / f"{f}_out")("predictor=temporal_average") for f in ("inner", "plain")
+    ]
+    assert (found[0] / "index/c.png").read_bytes() == (found[1] / "index/c.png").read_bytes()
+
+
+def test_what_is_never_reset_begins_again_with_the_first_video(ckpt, tmp_path):
+    for i, name in enumerate(["a/0", "a/1", "b/0", "b/1"]):
+        photograph(tmp_path / f"videos/{name}.png", seed=i)
+    run = runner(ckpt, tmp_path / "videos", tmp_path / "out")
+    chosen = ["predictor=tent", "predictor.refine.statistics=stored", "write=[index]"]
+    chosen += ["predictor.refine.reset=never", "predictor.refine.optimizer.lr=0.1"]
+    out = run(*chosen)
+    whole = {name: (out / name).read_bytes() for name in files(out) if name.endswith(".png")}
+    (out / "index/b/1.png").unlink()
+    run(*chosen)
+    assert {name: (out / name).read_bytes() for name in whole} == whole
+
+
+def test_another_auxiliary_network_in_the_same_file_is_refused(ckpt, source, tmp_path):
+    aux = network(tmp_path / "aux.ckpt", "seed=1")
+    run = runner(ckpt, source, tmp_path / "out")
+    run("predictor=aux_adapt", f"predictor.aux={aux}")
+    run("predictor=aux_adapt", f"predictor.aux={aux}")
+    network(aux, "seed=2")
+    with pytest.raises(ConfigError, match=r"predictor=.*predictor\.aux.*\(now"):
+        run("predictor=aux_adapt", f"predictor.aux={aux}")
+
+
 def test_a_frame_of_another_size_is_named_and_the_video_goes_on(ckpt, tmp_path):
     for i, size in enumerate([(30, 41), (60, 80), (30, 41)]):
         photograph(tmp_path / f"video/f{i}.png", seed=i, size=size)

@@ -75,8 +75,11 @@ class Writer(ABC):
         """The files that are of the image of that name alone and are there, of any kind."""
 
     @abstractmethod
-    def add(self, name: str, image: np.ndarray, prediction: Any) -> None:
+    def add(self, name: str, image: Any, prediction: Any) -> None:
         """Write the prediction of an image [H, W, 3]; whole or not at all.
+
+        A writer of videos is given a :class:`seglab.data.video.VideoReader`, and its frames with their predictions one
+        after another.
 
         Raises:
             OSError, UserError: it cannot be written.
@@ -106,15 +109,19 @@ class Predictor(ABC):
             raise ConfigError(
                 f"size={list(self.size)}: a prediction of this checkpoint is no map of pixels — expected size=null"
             )
+        if self.refinement is not None:
+            self.refinement.attach(self.model, self.spec, self.protocol)
 
     def __call__(self, image: np.ndarray, sequence: str = "") -> Any:
         """The prediction of an image; of frames in their order, with the name of their sequence."""
         size = self.result_size((image.shape[0], image.shape[1]))
-        with without_gradients(self.refinement):
+        refinement = self.refinement
+        with without_gradients(refinement):
             shown = self.model.normalise(tensor(image, self.device))
-            scores = self.scores(shown, size)
-            if self.refinement is not None:
-                scores = self.refinement.along(shown, scores, [sequence])
+            own = refinement is not None and refinement.own_scores
+            scores = shown.new_empty(1, 0) if own else self.scores(shown, size)
+            if refinement is not None:
+                scores = refinement.along(shown, scores, [sequence])
             return self.read(scores, size)
 
     def result_size(self, image: Size) -> Size:
@@ -136,6 +143,17 @@ class Predictor(ABC):
     @abstractmethod
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> Writer:
         """What writes predictions; ``raw`` [K] are the ids to be stored for classes, of None their own."""
+
+    def video_writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> Writer:
+        """What writes predictions of video files.
+
+        Raises:
+            ConfigError: there is no such thing.
+        """
+        raise ConfigError(
+            f"source= is a video, and a prediction of {type(self).__name__} is of an image — expected a checkpoint of "
+            "task=semantic, or images"
+        )
 
     def identity(self) -> dict[str, Any]:
         """What a prediction depends on beside its image: weights, the network around them, the test protocol."""

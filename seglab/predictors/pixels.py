@@ -3,6 +3,8 @@
 ::
 
     OUT/index/NAME.png  OUT/colour/NAME.png  OUT/overlay/NAME.jpg
+
+Those of video files: :mod:`seglab.predictors.videos`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from seglab.errors import DataError
 from seglab.inference import height_width, infer
 from seglab.ops.resize import resize_argmax
 from seglab.predictors.base import Predictor, Writer
+from seglab.predictors.videos import PixelVideoWriter
 from seglab.types import Size
 
 SUFFIXES = {"index": ".png", "colour": ".png", "overlay": ".jpg"}
@@ -46,6 +49,9 @@ class PixelPredictor(Predictor):
 
     def writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> PixelWriter:
         return PixelWriter(folder, kinds, self.spec, raw)
+
+    def video_writer(self, folder: Path, kinds: Sequence[str], raw: np.ndarray | None = None) -> PixelVideoWriter:
+        return PixelVideoWriter(self.writer(folder, kinds, raw))
 
     def check(self, size: Size) -> None:
         """Refuse an image [H, W] whose scores, where the protocol needs them at full resolution, are too many to hold.

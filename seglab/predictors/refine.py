@@ -9,12 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from seglab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from seglab.data.spec import DatasetSpec
+    from seglab.inference import Protocol
+    from seglab.models.base import Model
 
 
 class Refinement(ABC):
@@ -24,8 +29,28 @@ class Refinement(ABC):
     """Whether it computes gradients. Frames are then predicted without gradients, but not in inference mode, whose
     tensors no gradient can pass."""
 
+    own_scores: bool = False
+    """Whether it makes the scores of the image itself. Prediction then computes none for it; those that an evaluation
+    has anyway are not read."""
+
+    forgets: bool = True
+    """Whether nothing of a sequence reaches the next one, so that each can be predicted by itself."""
+
     sequence: str | None = None
     """That of the frame before; None before the first."""
+
+    def attach(self, model: Model, spec: DatasetSpec, protocol: Protocol) -> None:  # noqa: B027 (most need none of it)
+        """Told once, before the first frame: the network that the scores are of, its classes and its test protocol.
+
+        The network is not to be changed. It may be moved to another device later.
+
+        Raises:
+            UserError: a network or protocol that it cannot stand behind.
+        """
+
+    def networks(self) -> dict[str, str]:
+        """Checksums of further networks that the scores depend on, by the keys that chose them."""
+        return {}
 
     @abstractmethod
     def reset(self) -> None:
@@ -37,7 +62,8 @@ class Refinement(ABC):
 
         Args:
             image: [1, 3, H, W] normalised, at its own size.
-            scores: [1, K, h, w] (or [1, K] of a whole image) whose softmax is the probability.
+            scores: [1, K, h, w] (or [1, K] of a whole image) whose softmax is the probability; an empty tensor may
+                stand for them where ``own_scores``.
 
         Raises:
             DataError: a frame that cannot be of the sequence.
