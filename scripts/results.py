@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def unpack(studies: str, folder: Path) -> Path:
                 target = folder / name / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if file.endswith(".yaml"):
-                    value = yaml.safe_dump(completed(value))
+                    value = yaml.dump(completed(value), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
                 elif file.endswith(".json"):
                     value = json.dumps(value)
                 elif isinstance(value, list):
@@ -144,6 +145,20 @@ def unpack(studies: str, folder: Path) -> Path:
 # --- What the template asks for
 
 
+def state(studies: str) -> tuple[tuple[str, int], ...]:
+    """The records of studies, and when each was written."""
+    paths = [path for study in studies.split("+") for path in sorted((FOLDER / study).glob("*.json"))]
+    return tuple((str(path), path.stat().st_mtime_ns) for path in paths)
+
+
+@lru_cache
+def collected(studies: str, records: tuple[tuple[str, int], ...]) -> tuple[Sweep, list[str]]:
+    """The runs of studies and the names of their classes; read once, for a page asks for most studies many times."""
+    with tempfile.TemporaryDirectory() as place:
+        sweep = collect(unpack(studies, Path(place)))
+        return sweep, next(filter(None, (run.classes() for run in sweep.runs)), [])
+
+
 class Study:
     """The records of a study, for the template.
 
@@ -154,10 +169,8 @@ class Study:
     """
 
     def __init__(self, name: str, rows: Sequence[str] | Mapping[str, str] | None = None, baseline: str | None = None):
-        with tempfile.TemporaryDirectory() as place:
-            self.sweep = collect(unpack(name, Path(place)))
-            # A run reads these of its folder only when asked.
-            self.names = {id(run): run.classes() for run in self.sweep.runs}
+        sweep, self.classes_of = collected(name, state(name))
+        self.sweep = replace(sweep, runs=[replace(run, factors=dict(run.factors)) for run in sweep.runs])
         known = sorted({str(run.factors["row"]) for run in self.sweep.runs})
         order = list(rows or known)
         if missing := [row for row in order if row not in known]:
@@ -216,7 +229,7 @@ class Study:
 
     def classes(self, metric: str = "test/IoU") -> str:
         """A metric of every class: mean over seeds of each row, and what each gains over the baseline."""
-        names = next(filter(None, self.names.values()))
+        names = self.classes_of
         values = {row: [class_values(run, metric) for run in self.runs(row)] for row in self.rows}
         lines = []
         others = [row for row in self.rows if row != self.baseline]

@@ -135,16 +135,16 @@ def fits(cfg: dict) -> bool:
     return all(metric.needs <= compared for metric in metrics)
 
 
-def brings_task(group: str, option: str) -> bool:
-    """Whether a file chooses the task that it is for itself."""
+def own_task(group: str, option: str) -> str | None:
+    """The task that a file chooses for itself."""
     defaults = (yaml.safe_load((ROOT / group / f"{option}.yaml").read_text()) or {}).get("defaults", [])
-    return any("override /task" in entry for entry in defaults if isinstance(entry, dict))
+    return next((each["override /task"] for each in defaults if "override /task" in each), None)
 
 
 def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> dict:
     """A training with an option, of the first task that its parts are for, as small as it can be."""
-    tasks = [OF_TASK[group]] if group in OF_TASK else sorted(of("task"), key=lambda task: task != "semantic")
-    for task in [option] if group == "task" else tasks:
+    own = option if group == "task" else own_task(group, option) or OF_TASK.get(group)
+    for task in [own] if own else sorted(of("task"), key=lambda task: task != "semantic"):
         chosen = [choice(group, option), "trainer.devices=1"]
         kind = build.task_class(compose("train", [f"task={task}"]))
         if "backbone" not in kind.PARTS:
@@ -154,13 +154,13 @@ def composed(group: str, option: str, compose, cifar10: Path, given: Given) -> d
         else:
             chosen += [*TINY, SMALL_NET[0]]
         chosen.append("trainer.val_check_interval=2")  # once, after the last step
-        if group != "task" and not brings_task(group, option):
+        if own is None or group in OF_TASK:
             chosen.append(f"task={task}")
         if group == "debug":  # it says itself how little is trained
             chosen = [c for c in chosen if "trainer.max" not in c and "val_check" not in c]
         if group == "experiment":  # on a small network and one process, with everything else as published
             chosen += [
-                "data=scenes",
+                *([] if "category" in kind.NEEDS else ["data=scenes"]),
                 "backbone=resnet18",
                 "backbone.name=test_resnet.r160_in1k",
                 "backbone.pretrained=false",

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from seglab import build, cli, losses
+from seglab.flow import Zero
 from seglab.losses import Term
 from seglab.models.inverse_net import Convolutional, InverseNet, Transformations
 from seglab.models.normalise import Normalise
-from seglab.types import IGNORE, Batch, Output
+from seglab.types import IGNORE, Batch, Clip, Output
 
 FILE = Path(__file__).with_suffix(".json")
 COMMAND = "python -m tests.values --write"
@@ -72,6 +73,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "align_corners": True,
         },
     },
+    "MotionConsistencyLoss": {"still": {"flow": Zero()}},
+    "PerceptualConsistencyLoss": {"match": {"form": "match"}},
     "Lovasz": {"image": {"per_image": True, "align_corners": True}},
     "TeacherDistillation": {"soft": {"temperature": 2.0}},
     "TransformationError": {"matrices": {"distance": "geodesic"}},
@@ -82,8 +85,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "LayerSupervision": {"tasks": [{"layer": "backbone.2", "clusters": None}, {"layer": "feature", "clusters": None}]},
 }
 """Loss class -> options that have no default, for settings that do not choose them."""
-GIVEN = {"weight", "head", "branch", "boundary", "student", "teacher", "network"}
-"""Parameters of terms that choose what is read and how much it counts."""
+GIVEN = {"weight", "head", "branch", "boundary", "student", "teacher", "network", "extractor", "block"}
+"""Parameters of terms that choose what is read, how much it counts, and how much of it is in memory at once."""
 
 
 # Inputs
@@ -104,9 +107,19 @@ def label() -> Tensor:
 
 
 def batch() -> Batch:
-    """The labels, with an image that nothing reads."""
+    """The labels, with an image that nothing reads, and clips of two frames."""
     category = torch.arange(B)
-    return Batch(image=wave((B, 3, *IMAGE), 0), label=label(), category=category, names=("a", "b"))
+    return Batch(image=wave((B, 3, *IMAGE), 0), label=label(), category=category, clip=clip(), names=("a", "b"))
+
+
+def clip() -> Clip:
+    """A frame and the next one, with a flow that is unknown in a corner."""
+    frames = (127 * (1 + wave((B, 2, 3, *IMAGE), 2))).to(torch.uint8)
+    flow = 2 * wave((B, 2, 2, *IMAGE), 3)
+    flow[:, :, :, :9, :11] = torch.nan
+    flow[:, 0] = 0
+    first, offset = torch.zeros(B, dtype=torch.int64), torch.tensor([[0, 1]] * B)
+    return Clip(frames=frames, shown=frames, index=first, offset=offset, flow=flow)
 
 
 def fill(module: nn.Module) -> None:
@@ -234,6 +247,14 @@ class Estimator(Teacher):
         return self.net(image)
 
 
+class Shrunk(nn.Module):
+    """A feature extractor: the mean colours of 4x4 pixels, and their squares."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        small = nn.functional.avg_pool2d(image.double() / 255, 4)
+        return torch.cat([small, small.square()], 1)
+
+
 NETWORKS: dict[str, type[Teacher]] = {"InverseDistance": Estimator}
 """Loss class -> the network that it learns from, where it is none of classes."""
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -246,9 +267,8 @@ def of_term(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A loss class with options, and its gradient at the branch that learns, which it names first."""
     needs, chosen = inspect.signature(getattr(losses, name)).parameters, {**NEEDED.get(name, {}), **chosen}
     with double():
-        term = getattr(losses, name)(
-            **chosen, **({"network": NETWORKS.get(name, Teacher)} if "network" in needs else {})
-        )
+        opened = {"network": NETWORKS.get(name, Teacher), "extractor": Shrunk}
+        term = getattr(losses, name)(**chosen, **{key: opens for key, opens in opened.items() if key in needs})
     usual = (B, K) if name.startswith(("Category", "Transformation")) else (B, K, *MAP)  # of whole images
     made = {
         branch: 3 * wave((B, K, C) if "prototypes" in branch else SHAPES.get(branch, usual), place)
