@@ -10,10 +10,11 @@ import pytest
 from seglab import cli
 from seglab.errors import DataError
 from tests.commands import run, run_apart
+from tests.conftest import each
 
 
 @pytest.mark.parametrize("flag", [("--help",), ("--cfg", "job")])
-@pytest.mark.parametrize("module", ["seglab.train", "seglab.evaluate", "seglab.predict"])
+@pytest.mark.parametrize("module", each(["seglab.train", "seglab.evaluate", "seglab.predict"], "seglab.train"))
 def test_help_and_cfg_never_import_torch(module, flag, tmp_path):
     code = (
         f"import sys, runpy; sys.argv = ['x', *{flag!r}]\n"

@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,8 @@ def joined(group: str) -> set[str]:
 
 
 def later(group: str, option: str) -> list[pytest.MarkDecorator]:
-    """``slow`` for an option that another one joins with its like, and for a published row whose network another row has
-    on another backbone: here all are on the same."""
-    rows = [name for name in of(group) if name.count("_") > 1 and name.rpartition("_")[0] == option.rpartition("_")[0]]
-    return [pytest.mark.slow] if option in joined(group) or (group == "experiment" and option in rows[1:]) else []
+    """``slow`` for an option that another one joins with its like, and for an experiment, all parts of which are walked."""
+    return [pytest.mark.slow] if option in joined(group) or group == "experiment" else []
 
 
 COMPOSED = [o for o in OPTIONS if later(*o) or (o not in TRAINED and o[0] not in ("backbone", "ablation"))]
@@ -300,6 +299,12 @@ def given_data(nodes: str) -> tuple[DatasetSpec, Batch]:
     return data.spec, data.probe()
 
 
+def ends(values: Mapping[str, Any], baseline: Any) -> dict[str, Any]:
+    """The first and the last of what a key is varied over, and the baseline's: to compose a row costs a training step."""
+    plain = list(values.items())
+    return dict(plain[:1] + [pair for pair in plain[1:-1] if pair[1] == baseline] + plain[-1:])
+
+
 @pytest.mark.parametrize("rows", each(["first and last", "all"], "first and last"))
 @pytest.mark.parametrize("option", of("ablation"))
 def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, given):
@@ -308,11 +313,20 @@ def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, 
         assert cfg.hydra.mode.name == "MULTIRUN"
         params, about = dict(cfg.hydra.sweeper.params), OmegaConf.to_container(cfg.sweep)
         nodes = {name: cfg.get(name) or {} for name in ("loss", "regularizer")}
-        files = given({name: OmegaConf.to_container(OmegaConf.create(node)) for name, node in nodes.items()})
-        assert "," in params["seed"]
+    files = given({name: OmegaConf.to_container(OmegaConf.create(node)) for name, node in nodes.items()})
+    assert "," in params["seed"]
+    with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
+        axes = plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0], *files])
+        every = {
+            **({plan.VARIANT: {name: name for name in about["variants"]}} if about["variants"] else {}),
+            **axes.varied,
+        }
+        kept = (
+            every if rows == "all" else {key: ends(values, about["baseline"].get(key)) for key, values in every.items()}
+        )
         found = plan.jobs(
-            plan.axes(params, ["seed=0", f"ablation={option}", *TINY, SMALL_NET[0], *files]),
-            about["variants"],
+            replace(axes, varied={key: kept[key] for key in axes.varied}),
+            {name: about["variants"][name] for name in kept.get(plan.VARIANT, ())},
             lambda overrides: hydra.compose("train", overrides),
         )
     assert len({plan.fingerprint(job.config) for job in found}) == len(found) > 1
@@ -321,7 +335,7 @@ def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, 
     # One row, or one for each choice of what it does not name.
     assert any(about["baseline"].items() <= row.items() for row in rows)
     if about["published"]:
-        first = {str(next(iter(row.values()))) for row in rows}
+        first = {str(value) for value in next(values for key, values in every.items() if key != "seed").values()}
         assert {str(name) for name in about["published"]["values"]} <= first
         assert about["published"]["source"]
     for job in found if rows == "all" else (found[0], found[-1]):

@@ -7,16 +7,8 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-LONG = ("02", "03", "04")
-"""Notebooks that start a sweep or train several networks."""
-
-
-def case(path: Path):
-    """A notebook, with ``-m slow`` where it takes a minute."""
-    return pytest.param(path, marks=[pytest.mark.slow] if path.name.startswith(LONG) else [], id=path.stem)
-
-
-@pytest.mark.parametrize("path", map(case, NOTEBOOKS))
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

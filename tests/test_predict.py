@@ -172,6 +172,7 @@ def test_the_entry_points_import_nothing_heavy():
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=env)
 
 
+@pytest.mark.slow
 def test_prediction_needs_no_library_of_augmentation(ckpt, source, tmp_path):
     out = tmp_path / "out"
     code = f"""

@@ -18,6 +18,7 @@ from seglab.data.augment import Augment, PhotoMetricDistortion
 from seglab.data.datasets import CIFAR10, CamVid, Cityscapes
 from seglab.errors import ConfigError, DataError
 from seglab.types import Batch
+from tests.conftest import each as slow_but
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -353,7 +354,7 @@ def configured(name: str, augment: str, root: Path, *overrides: str, **options) 
     return instantiate({**config.data, "_partial_": True}, _convert_="all")(augment=pipeline, seed=0, needs=needs)
 
 
-@pytest.mark.parametrize("augment", files("augment"))
+@pytest.mark.parametrize("augment", slow_but(files("augment"), "standard"))
 def test_every_dataset_of_conf_is_built_and_gives_a_batch(each, augment, mini, tmp_path):
     made = mini.ALL[each](tmp_path)
     module = configured(each, augment, made.root, "data.batch_size=2", "augment.crop=[8,10]")

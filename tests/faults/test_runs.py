@@ -68,7 +68,7 @@ def averaged(tmp_path_factory):
         pytest.param("SIGTERM", "on_validation_batch_start", 4, "averaged", marks=pytest.mark.slow),
         pytest.param("power", "on_validation_batch_start", 2, "raw", marks=pytest.mark.slow),
         ("power", "on_validation_epoch_end", 4, "raw"),  # everything is seen, nothing is saved
-        ("SIGTERM", "on_test_batch_start", 4, "raw"),
+        pytest.param("SIGTERM", "on_test_batch_start", 4, "raw", marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_that_goes_on_leaves_what_an_uninterrupted_one_does(how, hook, step, kind, request, tmp_path):

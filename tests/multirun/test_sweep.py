@@ -156,6 +156,7 @@ SLOW = [*TINY, "callbacks=minimal", "trainer.val_check_interval=2", "test=null",
 """Ten seconds and more from the first checkpoint to the end, in few steps: validations and checkpoints are what costs."""
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_whole_sweep_and_the_same_command_goes_on(tmp_path):
     command = ["-m", "classifier=linear,cosine", *SLOW]
     process = start(*command, cwd=tmp_path)
