@@ -14,12 +14,12 @@ from seglab.inference import infer
 from seglab.metrics import ConfusionMatrix
 from seglab.train import fit
 from tests.callbacks.observing import PROTOCOLS, batch, evaluate
-from tests.conftest import SMALL_NET, TINY
+from tests.conftest import SMALL_NET, TINY, each
 from tests.seeing import seen
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("classifier", ["cac", "ssa"])
+@pytest.mark.parametrize("classifier", each(["cac", "ssa"], "ssa"))
 def test_each_prediction_scores_as_in_an_evaluation_of_its_own(made, classifier, protocol):
     choice = [f"classifier={classifier}", *PROTOCOLS[protocol]]
     module, callback = made(*choice), ContextGap()

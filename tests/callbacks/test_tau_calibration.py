@@ -13,11 +13,11 @@ from seglab.errors import ConfigError
 from seglab.metrics.calibration import Calibration
 from seglab.train import fit
 from tests.callbacks.observing import PROTOCOLS, evaluate
-from tests.conftest import SMALL_NET, TINY
+from tests.conftest import SMALL_NET, TINY, each
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("classifier", ["cosine", "cac", "ssa"])
+@pytest.mark.parametrize("classifier", each(["cosine", "cac", "ssa"], "cac"))
 def test_each_temperature_is_that_of_a_network_with_this_tau(made, classifier, protocol):
     module = made(f"classifier={classifier}", *PROTOCOLS[protocol])
     callback = TauCalibration([5, 40])

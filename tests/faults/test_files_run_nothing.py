@@ -208,7 +208,7 @@ def refused(entry, path, good, out, marker):
     return str(error.value)
 
 
-@pytest.mark.parametrize("exported", [False, True], ids=["checkpoint", "export"])
+@pytest.mark.parametrize("exported", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["checkpoint", "export"])
 @pytest.mark.parametrize("attack", TARGETS)
 def test_only_parts_of_networks_are_built(attack, exported, good, marker, tmp_path):
     key, payload = TARGETS[attack]
