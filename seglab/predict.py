@@ -106,20 +106,24 @@ def predict_images(options: Mapping[str, Any]) -> None:
         PartialPrediction: some images, or frames of videos, could not be predicted.
     """
     check(options)
-    found = find(Path(options["source"]))
+    source, output = Path(options["source"]), Path(options["output"])
+    there = find(source)
 
     from seglab import loading
     from seglab.data import video
     from seglab.predictors.base import chosen
 
-    if found.videos:
+    if not there[False]:
         video.library()
     predictor = loading.predictor(options)
     raw = loading.raw_ids(predictor.description) if options["labels_out"] == "raw" else None
-    make = predictor.video_writer if found.videos else predictor.writer
-    writer = make(Path(options["output"]), chosen(options["write"], predictor.kinds), raw)
+    kinds = chosen(options["write"], predictor.kinds)
+    writer = predictor.writer(output, kinds, raw)
+    found = chosen_of(source, there, writer.places)
+    if found.videos:
+        video.library()
+        writer = predictor.video_writer(output, kinds, raw)
     folder = PredictionFolder(options["output"], writer)
-    found = without_predictions(found, writer.places)
     with stopping():
         progress = predict_below(found, predictor, folder, options)
     conclude(progress, folder, options, found.kind)
@@ -352,8 +356,8 @@ def stopping() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def find(source: Path) -> Found:
-    """A folder, and its images below it; its videos where there is no image.
+def find(source: Path) -> dict[bool, list[str]]:
+    """What can be predicted, as paths below the source's folder, sorted: the images (False) and the videos (True).
 
     Raises:
         DataError: no such file or folder, or neither in it.
@@ -363,28 +367,41 @@ def find(source: Path) -> Found:
     from seglab.data.video import VIDEO_SUFFIXES
 
     if os.path.isfile(source):
-        return Found(source.parent, [source.name], source.name.lower().endswith(VIDEO_SUFFIXES))
+        video = source.name.lower().endswith(VIDEO_SUFFIXES)
+        return {video: [source.name], not video: []}
     if not os.path.isdir(source):
         raise DataError(
             f"{source}: no such file or folder — expected an image, a video or a folder of either; check source="
         )
-    for suffixes in (IMAGE_SUFFIXES, VIDEO_SUFFIXES):
-        if found := sorted(path for paths in scan(str(source), "", suffixes).values() for path in paths):
-            return Found(source, found, suffixes is VIDEO_SUFFIXES)
-    raise nothing(source)
+    kinds = {False: IMAGE_SUFFIXES, True: VIDEO_SUFFIXES}
+    found = {
+        video: sorted(path for paths in scan(str(source), "", suffixes).values() for path in paths)
+        for video, suffixes in kinds.items()
+    }
+    if not any(found.values()):
+        raise nothing(source)
+    return found
 
 
-def without_predictions(found: Found, places: Sequence[Path]) -> Found:
-    """What is not below one of the places where predictions are written.
+def chosen_of(source: Path, found: Mapping[bool, list[str]], places: Sequence[Path]) -> Found:
+    """The images that are not below one of the places where predictions are written; the videos, where there is none.
 
     Raises:
-        DataError: there is none left.
+        DataError: there is nothing left.
     """
-    real, written = Path(os.path.realpath(found.root)), [Path(os.path.realpath(place)) for place in places]
-    left = [path for path in found.paths if not any((real / path).is_relative_to(place) for place in written)]
-    if not left:
-        raise nothing(found.root)
-    return found._replace(paths=left)
+    root = source.parent if os.path.isfile(source) else source
+    real, written = Path(os.path.realpath(root)), [Path(os.path.realpath(place)) for place in places]
+    left = {
+        video: [path for path in paths if not any((real / path).is_relative_to(place) for place in written)]
+        for video, paths in found.items()
+    }
+    if not any(left.values()):
+        raise nothing(root)
+    if left[False] and left[True]:
+        said = f"{root} holds images, which are predicted, and {len(left[True])} videos, which are not"
+        plain_console().print(printable(f"{said}: name one of these, or a folder without images, as source="))
+    videos = not left[False]
+    return Found(root, left[videos], videos)
 
 
 def nothing(source: Path) -> DataError:

@@ -164,10 +164,19 @@ def test_a_video_that_changed_is_predicted_again_and_the_old_one_kept(run, tmp_p
     assert len(ids(old)) == 3
 
 
-def test_in_a_folder_with_images_these_are_predicted(run, tmp_path):
+def test_videos_are_found_again_where_their_predictions_lie_beside_them(ckpt, tmp_path):
+    film(tmp_path / "videos/ride.mp4", [0, 1])
+    run = runner(ckpt, tmp_path / "videos", tmp_path / "videos")
+    made = (run("write=[index,overlay]") / "overlay/ride.mp4").stat().st_mtime_ns
+    assert report(run("write=[index,overlay]"))["images"] == 1
+    assert (tmp_path / "videos/overlay/ride.mp4").stat().st_mtime_ns == made
+
+
+def test_in_a_folder_with_images_these_are_predicted_and_the_videos_are_mentioned(run, tmp_path, capsys):
     film(tmp_path / "videos/a.mp4", 2)
     photograph(tmp_path / "videos/b.png")
     assert [name for name in files(run()) if name.startswith("index")] == ["index/b.png"]
+    assert "1 videos, which are not" in capsys.readouterr().out
 
 
 def test_frames_that_are_too_large_are_refused_with_the_key(run, tmp_path):
