@@ -121,7 +121,6 @@ def predict_images(options: Mapping[str, Any]) -> None:
     writer = predictor.writer(output, kinds, raw)
     found = chosen_of(source, there, writer.places)
     if found.videos:
-        video.library()
         writer = predictor.video_writer(output, kinds, raw)
     folder = PredictionFolder(options["output"], writer)
     with stopping():

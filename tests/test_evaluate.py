@@ -17,7 +17,7 @@ from seglab.checksum import checksum
 from seglab.errors import CheckpointError, ConfigError, DataError
 from seglab.scores import Known, Score
 from seglab.types import IGNORE
-from tests.conftest import TINY, options
+from tests.conftest import TINY, each, options
 
 NET = ["backbone.name=test_resnet.r160_in1k", "decoder.width=16"]
 SIZES = [(33, 47), (40, 40), (29, 64)]
@@ -305,7 +305,7 @@ def test_metrics_without_the_headline_are_refused_before_anything_is_evaluated(s
         score(saved(), "metrics=full", "metrics.confusion=null")
 
 
-@pytest.mark.parametrize("predictor", options("predictor"))
+@pytest.mark.parametrize("predictor", each(options("predictor"), "still", "aux_adapt"))
 def test_every_predictor_scores_the_files_that_it_writes(saved, score, compose, videos, tmp_path, predictor):
     ckpt = saved(f"data.root={videos}")
     chosen = [f"predictor={predictor}"]

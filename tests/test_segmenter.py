@@ -17,7 +17,7 @@ from seglab.errors import ConfigError
 from seglab.heads import Head
 from seglab.train import fit
 from seglab.types import IGNORE, Batch
-from tests.conftest import SMALL_NET, TINY, options, tiny
+from tests.conftest import SMALL_NET, TINY, each, options, tiny
 
 IMAGE = torch.randn(2, 3, 64, 64)
 
@@ -137,7 +137,7 @@ def test_the_probe_changes_neither_buffers_nor_random_numbers_nor_gradients(comp
     assert all(p.grad is None for p in made.model.parameters())
 
 
-@pytest.mark.parametrize("classifier", options("classifier"))
+@pytest.mark.parametrize("classifier", each(options("classifier"), "linear", "cac", "ssa"))
 def test_what_is_trained_does_not_depend_on_the_labels_of_the_probe(classifier, compose):
     found = []
     for label in (

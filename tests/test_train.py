@@ -99,7 +99,7 @@ def uninterrupted(tmp_path_factory):
     return final_weights(cwd / "run")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_resumed_run_ends_with_the_same_bits(uninterrupted, tmp_path, workers):
     common = ["classifier=cac", *TINY, "test=null", "hydra.run.dir=run", f"data.num_workers={workers}"]
     # The schedule's length is part of the run: the first part stops early by a signal, not by a shorter schedule.

@@ -75,6 +75,7 @@ def runs(run):
     return run("classifier=ssa"), run("classifier=ssa", "callbacks=context_gap")
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_same_bits_and_scores_with_it(runs):
     (plain, before, _), (measured, after, _) = runs
     assert plain.keys() == measured.keys()

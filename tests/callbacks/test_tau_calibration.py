@@ -69,6 +69,7 @@ def runs(tmp_path_factory):
     return run(), run("callbacks=tau_calibration", "callbacks.tau_calibration.temperatures=[7.5,30]")
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_same_bits_and_scores_with_it(runs):
     (plain, before, _), (measured, after, _) = runs
     assert plain.keys() == measured.keys()

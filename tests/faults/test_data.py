@@ -121,7 +121,7 @@ def test_images_one_pixel_wide_are_trained_on_and_validated(add, fit, size):
     assert len(labelled) == len(np.unique(checks(size)))
 
 
-@pytest.mark.parametrize("decoder", options("decoder"))
+@pytest.mark.parametrize("decoder", each(options("decoder"), "fpn", "upernet", "encnet", "ifa"))
 @pytest.mark.parametrize("classifier", each(options("classifier"), "linear"))
 def test_every_network_reads_images_one_pixel_wide(compose, decoder, classifier):
     made = compose("train", [f"decoder={decoder}", f"classifier={classifier}", SMALL_NET[0]])

@@ -63,7 +63,7 @@ def averaged(tmp_path_factory):
     ("how", "hook", "step", "kind"),
     [
         pytest.param("SIGTERM", "on_train_batch_end", 1, "raw", marks=pytest.mark.slow),
-        ("SIGTERM", "on_train_batch_end", 2, "averaged"),  # a validation is due
+        pytest.param("SIGTERM", "on_train_batch_end", 2, "averaged", marks=pytest.mark.slow),  # a validation is due
         pytest.param("SIGTERM", "on_train_batch_end", 4, "raw", marks=pytest.mark.slow),  # and the last one
         pytest.param("SIGTERM", "on_validation_batch_start", 4, "averaged", marks=pytest.mark.slow),
         pytest.param("power", "on_validation_batch_start", 2, "raw", marks=pytest.mark.slow),

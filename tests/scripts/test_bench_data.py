@@ -32,6 +32,7 @@ def test_every_pipeline_has_a_line_with_its_speed(bench):
     assert lines[0]["ratio"] == 1
 
 
+@pytest.mark.slow
 def test_reduced_decoding_is_compared_on_the_photos_of_a_folder(bench, tmp_path):
     from PIL import Image
 

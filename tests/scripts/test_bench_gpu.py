@@ -25,6 +25,7 @@ def run(bench, monkeypatch, capsys, *arguments) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 def test_every_case_has_a_line_and_the_largest_batch_is_searched(bench, monkeypatch, capsys):
     found = run(bench, monkeypatch, capsys, "--choices", "float32,fused optimiser", "--largest", "--most", "2")
     assert [line["case"] for line in found[:3]] == ["float32", "fused optimiser", "gradient checkpointing"]

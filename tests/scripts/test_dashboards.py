@@ -54,6 +54,7 @@ def logged(tmp_path_factory):
         return Offline(folder)
 
 
+@pytest.mark.slow
 def test_every_name_that_a_panel_shows_is_one_that_a_run_logs(dashboards, logged):
     names, patterns, settings = dashboards["named"](dashboards["workspace"]("me", "seglab", FACTORS))
     there = {key for row in logged.rows for key in row} | set(logged.summary)
