@@ -146,7 +146,15 @@ def with_a_plan(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=str)
+ROW = next(line for line in (ROOT / "README.md").read_text().splitlines() if "a page of its own" in line)
+METHODS = {ROOT / target for target in re.findall(r"\((docs/[^)#]+)\)", ROW)}
+COMMON = {command for page in PAGES if page not in METHODS for command in commands(page)}
+"""Commands of pages that are not of a single method; the others are composed with ``-m slow``."""
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=[] if c in COMMON else pytest.mark.slow, id=str(c)) for c in COMMANDS]
+)
 def test_every_command_composes(command: Command, with_a_plan, monkeypatch):
     """With one value of each sweep, and without what is Hydra's own (the run folder, flags)."""
     monkeypatch.chdir(with_a_plan)
