@@ -213,6 +213,8 @@ def nearest(error: Exception, config_name: str) -> str:
     for old, new in RENAMED.items():
         if re.search(rf"(?<![\w.]){re.escape(old)}\b", text):
             return f"\n{old} is now {new}"
+    if ablation := re.search(r"In 'ablation/(\w+)': Could not override", text):
+        return f"\nIs ablation={ablation[1]} of another command? Those of trained networks are of seglab.evaluate"
     option = re.search(r"Could not find '([^']+)'.*?Available options in '[^']*':\s*(.*)", text, re.DOTALL)
     if option:
         wrong, known = option.group(1).rsplit("/", 1)[-1], option.group(2).split()

@@ -37,15 +37,30 @@ READ = ("data", "augment", "metrics")
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """One evaluation as Hydra composed it."""
-    score(cli.to_containers(cfg))
+    """One evaluation as Hydra composed it; as a job of a multirun, in the job's folder."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    options = cli.to_containers(cfg)
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode != RunMode.MULTIRUN:
+        score(options)
+        return
+    from seglab.multirun import job
+
+    def work(options: dict[str, Any], folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+        return score({**options, "output": str(folder)}, overrides)
+
+    alone = "basic_launcher" in hydra_cfg.launcher._target_
+    job.run(work, options, hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task), alone)
 
 
-def score(options: Mapping[str, Any]) -> dict[str, Any]:
+def score(options: Mapping[str, Any], overrides: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluate a checkpoint on a split and write the results; gives the metrics, unprefixed.
 
     Args:
         options: the resolved ``conf/evaluate.yaml`` as plain containers.
+        overrides: how it was asked for, for the record; None: what the options say of it.
 
     Raises:
         UserError: a checkpoint, data or options that do not go together.
@@ -63,7 +78,7 @@ def score(options: Mapping[str, Any]) -> dict[str, Any]:
     corruption = build.build_corruption(options.get("corruption"))
     check_folder(folder, corruption)
     with RunFolder(folder, "evaluate", at_end=loggers.close) as run:
-        return test(options, run, corruption)
+        return test(options, run, corruption, overrides)
 
 
 def check_folder(folder: Path, corruption: Corruption | None) -> None:
@@ -83,7 +98,9 @@ def check_folder(folder: Path, corruption: Corruption | None) -> None:
         )
 
 
-def test(options: Mapping[str, Any], run: RunFolder, corruption: Corruption | None) -> dict[str, Any]:
+def test(
+    options: Mapping[str, Any], run: RunFolder, corruption: Corruption | None, overrides: Sequence[str] | None
+) -> dict[str, Any]:
     """The work of :func:`score` inside its folder."""
     from seglab import build, checkpoint, loading, trust
     from seglab.trainer import build_trainer
@@ -123,8 +140,9 @@ def test(options: Mapping[str, Any], run: RunFolder, corruption: Corruption | No
     if options["oracle"]:
         task.scored("oracle")
     module = build.build_module(config, task)
-    asked = [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")]
-    run.describe({**config, "corruption": corruption and corruption.record()}, asked, config["seed"])
+    asked = [f"{key}={options[key]}" for key in ("ckpt", "split", "oracle")] if overrides is None else overrides
+    about = {**data.spec.record(), "fingerprint": data.fingerprint(("test",))}
+    run.describe({**config, "corruption": corruption and corruption.record()}, asked, config["seed"], about)
 
     trainer = build_trainer(config, str(run.path), task, "test")
     trainer.test(module, datamodule=data, verbose=False, weights_only=True)

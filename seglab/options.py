@@ -23,7 +23,7 @@ EVALUATE: dict[str, Any] = {
     **dict.fromkeys(("metrics", "callbacks", "corruption"), Node | None),
     "ckpt": str, "split": str, "output": str, "oracle": bool, "images": int,
     "protocol": Literal["stored", "plain"], "class_order": Literal["refuse", "ignore"], "trust": bool,
-    "allow_nonfinite": bool,
+    "allow_nonfinite": bool, "seed": int | None, "sweep": Node,
 }  # fmt: skip
 PREDICT: dict[str, Any] = {
     "ckpt": str, "source": str, "output": str, "write": list[str] | None,
@@ -57,7 +57,7 @@ def check(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     checks.known_keys(options, known)
     for name, value in options.items():
         checks.kind(name, value, known[name])
-    if "seed" in options:
+    if options.get("seed") is not None:
         checks.within("seed", options["seed"], 0, LARGEST_SEED)
     if "images" in options:
         checks.within("images", options["images"], 0)

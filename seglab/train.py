@@ -33,6 +33,7 @@ def train(cfg: DictConfig) -> float | None:
     if hydra_cfg.mode == RunMode.MULTIRUN:
         from seglab.multirun import job
 
+        config["resume"] = config["resume"] or "auto"
         return job.run(fit, config, folder, overrides, alone="basic_launcher" in hydra_cfg.launcher._target_)
     check_one_folder(hydra_cfg.overrides.hydra, Path(folder))
     return best_of(fit(config, folder, overrides))

@@ -93,6 +93,12 @@ COMPOSED = [o for o in OPTIONS if later(*o) or (o not in TRAINED and o[0] not in
 """Those that no walk of this file uses, or only with ``-m slow``."""
 
 
+def ablations(command: str) -> list[str]:
+    """Those of a command."""
+    written = {option: yaml.safe_load((ROOT / "ablation" / f"{option}.yaml").read_text()) for option in of("ablation")}
+    return [option for option, node in written.items() if node["sweep"].get("command", "train") == command]
+
+
 @pytest.mark.parametrize(("group", "option"), COMPOSED, ids=lambda x: x)
 def test_every_other_option_composes(group, option):
     cli.register_resolvers()
@@ -305,8 +311,28 @@ def ends(values: Mapping[str, Any], baseline: Any) -> dict[str, Any]:
     return dict(plain[:1] + [pair for pair in plain[1:-1] if pair[1] == baseline] + plain[-1:])
 
 
+@pytest.mark.parametrize("option", ablations("evaluate"))
+def test_the_rows_of_every_ablation_of_trained_networks_compose_and_no_two_are_the_same(option, tmp_path):
+    network = str(tmp_path / "net.ckpt")
+    Path(network).touch()
+    file = yaml.safe_load((ROOT / "ablation" / f"{option}.yaml").read_text())
+    wanted = [f"{key}={network}" for key in missing(file)]
+    with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
+        cfg = hydra.compose("evaluate", [f"ablation={option}"], return_hydra_config=True)
+        assert cfg.hydra.mode.name == "MULTIRUN"
+        about = OmegaConf.to_container(cfg.sweep)
+        axes = plan.axes({}, [f"ablation={option}", f"ckpt={network}", "seed=0", *wanted])
+        found = plan.jobs(axes, about["variants"], lambda overrides: hydra.compose("evaluate", overrides), "evaluate")
+    assert len({plan.fingerprint(job.config) for job in found}) == len(found) > 1
+    assert about["title"]
+    assert any(about["baseline"].items() <= job.factors.items() for job in found)
+    for job in found:
+        node = job.config["predictor"]
+        assert (node["refine"] is None) == (build.build_refinement(node) is None)
+
+
 @pytest.mark.parametrize("rows", each(["first and last", "all"], "first and last"))
-@pytest.mark.parametrize("option", of("ablation"))
+@pytest.mark.parametrize("option", ablations("train"))
 def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, given):
     with hydra.initialize_config_dir(str(ROOT), version_base="1.3"):
         cfg = hydra.compose("train", [f"ablation={option}"], return_hydra_config=True)
@@ -345,7 +371,7 @@ def test_the_rows_of_every_ablation_train_and_no_two_are_the_same(option, rows, 
         module = build.build_training(job.config, spec, probe=probe).task
         label = torch.randint(module.spec.num_classes, (2, 8, 8)).repeat_interleave(8, 1).repeat_interleave(8, 2)
         batch = Batch(image=torch.randn(2, 3, 64, 64), label=label, names=("a", "b"))
-        losses = module.losses(batch, 0)
+        losses = module.losses(batch if probe.clip is None else probe, 0)
         losses.total.backward()
         assert losses.total.isfinite()
         assert not [n for n, p in module.model.named_parameters() if p.requires_grad and p.grad is None]

@@ -183,9 +183,9 @@ class DataModule(L.LightningDataModule):
         """Training batches that show every item about once."""
         return math.ceil(len(self.items("train")) / (self.batch_size * world_size))
 
-    def fingerprint(self) -> str:
-        """Hash of names and sizes of the data trained and validated on."""
-        splits = [split for role in ("train", "val") for split in self.splits[role]]
+    def fingerprint(self, roles: Sequence[str] = ("train", "val")) -> str:
+        """Hash of names and sizes of the data of these roles; by default of what is trained and validated on."""
+        splits = [split for role in roles for split in self.splits[role]]
         return digest(f"{split}:{self.source.fingerprint(split)}" for split in splits)
 
     def setup(self, stage: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from seglab.scores import best_of
 
 log = logging.getLogger(__name__)
 
-Fit = Callable[[dict[str, Any], Path, Sequence[str]], dict[str, Any]]
-"""``(config, run_dir, overrides) -> results``: :func:`seglab.train.fit`."""
+Work = Callable[[dict[str, Any], Path, Sequence[str]], Mapping[str, Any]]
+"""``(config, run_dir, overrides) -> results``: a training that goes on where it was, or an evaluation."""
 
 
-def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str], alone: bool) -> float | None:
+def run(work: Work, config: dict[str, Any], run_dir: str | Path, overrides: Sequence[str], alone: bool) -> float | None:
     """Do what is left of a job; gives its best validation score, or None where it was left to others.
 
     Args:
@@ -45,7 +45,7 @@ def run(fit: Fit, config: dict[str, Any], run_dir: str | Path, overrides: Sequen
     if not alone:
         usual_processes()
     try:
-        results = fit({**config, "resume": config["resume"] or "auto"}, path, overrides)
+        results = work(config, path, overrides)
     except Stopped as reason:
         if alone:
             raise

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -84,12 +86,18 @@ def axes(params: Mapping[str, Any], arguments: Sequence[str], loader: ConfigLoad
     return Axes(varied, fixed)
 
 
-def jobs(axes: Axes, variants: Mapping[str, Sequence[str]], compose: Callable[[list[str]], DictConfig]) -> list[Job]:
+def jobs(
+    axes: Axes,
+    variants: Mapping[str, Sequence[str]],
+    compose: Callable[[list[str]], DictConfig],
+    command: str = "train",
+) -> list[Job]:
     """Every combination, composed. The seed varies slowest: the whole table is there once after a fraction of the time.
 
     Args:
         variants: named lists of overrides.
         compose: task overrides -> configuration.
+        command: whose jobs they are, a key of :data:`RESOLVERS`.
 
     Raises:
         ConfigError: a variant overrides what is varied beside it.
@@ -115,7 +123,7 @@ def jobs(axes: Axes, variants: Mapping[str, Sequence[str]], compose: Callable[[l
         own = merge(*(overrides for _, _, overrides in combination))
         overrides = merge(axes.fixed, own)
         try:
-            config = resolved(compose(overrides))
+            config = RESOLVERS[command](compose(overrides))
         except Exception as error:
             said = ", ".join(f"{key}={value}" for key, value in factors.items()) or "one job"
             error.args = (f"the job {said}: {error}",)
@@ -139,18 +147,23 @@ def key_of(override: str) -> str:
     return override.split("=", 1)[0].lstrip("+~")
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """A job's configuration as plain containers, with nothing that names its folder.
+def containers(cfg: DictConfig, folder_key: str) -> dict[str, Any]:
+    """A job's configuration as plain containers, with nothing that names its folder."""
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+        cfg[folder_key] = ""
+    return cli.to_containers(cfg)
+
+
+def training(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration of a job of ``seglab.train``.
 
     Raises:
         ConfigError: a key that nothing reads, or a job that is to replace what it is to go on with.
     """
     from seglab import build  # imports torch, which the rest of a plan does not need
 
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
-        cfg.run_dir = ""
-    config = cli.to_containers(cfg)
+    config = containers(cfg, "run_dir")
     kind = build.task_class(config)
     options.check(config, options.TRAIN | options.parts(*kind.PARTS, *kind.TRAINING_PARTS))
     if config["overwrite"]:
@@ -161,6 +174,40 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     for key in ("sweep", "search"):
         config.pop(key, None)
     return config
+
+
+def evaluation(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration of a job of ``seglab.evaluate``, with the seed of the network's run.
+
+    Size and time of the files of networks make a network that is trained again under the same name another job.
+
+    Raises:
+        UserError: a key that nothing reads, or no network under its name.
+    """
+    from seglab import checkpoint
+
+    config = containers(cfg, "output")
+    options.check(config, options.EVALUATE)
+    config.pop("sweep")
+    file = checkpoint.locate(config["ckpt"])
+    if config["seed"] is None:
+        config["seed"] = checkpoint.describe(file).config.get("seed", 0)
+    named = [file, *(Path(text) for text in texts(config["predictor"]) if os.path.exists(text))]
+    stats = [checkpoint.locate(path).stat() if path.is_dir() else path.stat() for path in named]
+    return {**config, "files": [[stat.st_size, stat.st_mtime_ns] for stat in stats]}
+
+
+RESOLVERS: dict[str, Callable[[DictConfig], dict[str, Any]]] = {"train": training, "evaluate": evaluation}
+"""What makes a job's configuration, by the command that does the job."""
+
+
+def texts(node: Any) -> Iterator[str]:
+    """Every text in nested containers."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping | list):
+        for each in node.values() if isinstance(node, Mapping) else node:
+            yield from texts(each)
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -181,7 +228,7 @@ def safe_name(text: str, longest: int = 100) -> str:
     return name if len(name) <= longest else f"{name[: longest - 9]}-{config_hash(name)}"
 
 
-def sweep_name(axes: Axes, params: Mapping[str, Any], ablation: str | None, data: str) -> str:
+def sweep_name(axes: Axes, params: Mapping[str, Any], ablation: str | None, data: str | None) -> str:
     """The same for the same question: the ablation (or what is varied), the data set, and a hash of what is fixed.
 
     More values of a varied key, or more seeds, are the same question and join the earlier jobs.
@@ -191,4 +238,5 @@ def sweep_name(axes: Axes, params: Mapping[str, Any], ablation: str | None, data
     parts += [key.lstrip("+").rsplit(".", 1)[-1] for key in extra] or ([] if ablation else ["seeds"])
     ignored = ("seed=", "resume=", "logger=", "logger.", "sweep.", "ablation=", "data=", "launcher=")
     fixed = sorted(override for override in axes.fixed if not override.lstrip("+~").startswith(ignored))
-    return safe_name("+".join(parts)) + f"-{data}" + (f"-{config_hash(fixed)}" if fixed else "")
+    of = f"-{data}" if data else ""  # an evaluation's checkpoint brings its data
+    return safe_name("+".join(parts)) + of + (f"-{config_hash(fixed)}" if fixed else "")

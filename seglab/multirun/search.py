@@ -245,7 +245,7 @@ def compose_all(space: Space, compose: Callable[[list[str]], DictConfig]) -> dic
         HydraException: a key or an option that does not exist.
     """
     first = {name: parameter.first for name, parameter in space.parameters.items()}
-    base = plan.resolved(compose(space.overrides(first)))
+    base = plan.training(compose(space.overrides(first)))
     for name, parameter in space.parameters.items():
         for choice in list(parameter.choices)[1:]:
             compose(space.overrides({**first, name: choice}))

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from seglab.errors import ConfigError, UserError
 from seglab.multirun import job as jobs_life
 from seglab.multirun import plan, record
-from seglab.runs.folder import set_aside
+from seglab.runs.folder import FOLDER_KEYS, set_aside
 from seglab.runs.provenance import now
 from seglab.runs.signals import REASONS, Stopped
 
@@ -58,9 +58,11 @@ def sweep(
     options: dict[str, Any] = OmegaConf.to_container(config.sweep, resolve=True)  # type: ignore[assignment]
     if options["on_error"] not in ("stop", "continue"):
         raise ConfigError(f"sweep.on_error={options['on_error']} — expected stop or continue")
+    command = check_command(config, options["command"], arguments)
     loader = context.config_loader
     found = plan.axes(params, arguments, loader)
-    planned = plan.jobs(found, chosen(options), lambda overrides: loader.load_sweep_config(config, overrides))
+    compose = lambda overrides: loader.load_sweep_config(config, overrides)  # noqa: E731
+    planned = plan.jobs(found, chosen(options), compose, command)
     for each in planned:
         check_devices(each.config["trainer"])
     folder = sweep_dir(config, found, params)
@@ -90,6 +92,21 @@ def sweep(
                 [[*each.overrides, where, f"hydra.sweep.subdir='{each.name}'"] for each in left], initial_job_idx=0
             )
     sum_up(folder, names)
+
+
+def check_command(config: DictConfig, expected: str, arguments: list[str]) -> str:
+    """The command whose jobs these are.
+
+    Raises:
+        ConfigError: an ablation of another command, or one folder for all jobs.
+    """
+    command, ablation = str(config.hydra.job.config_name), config.hydra.runtime.choices.get("ablation")
+    if ablation and command != expected:
+        raise ConfigError(f"ablation={ablation} is of another command — run it with python -m seglab.{expected}")
+    key = FOLDER_KEYS[command]
+    if given := next((each for each in arguments if plan.key_of(each) == key), None):
+        raise ConfigError(f"{given} in a multirun, each of whose jobs has a folder — set hydra.sweep.dir=FOLDER")
+    return command
 
 
 def chosen(options: dict[str, Any]) -> dict[str, list[str]]:
@@ -128,7 +145,7 @@ def sweep_dir(config: DictConfig, axes: plan.Axes, params: dict[str, Any]) -> Pa
     given = any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
     base = Path(str(config.hydra.sweep.dir)).absolute()
     choices = config.hydra.runtime.choices
-    return base if given else base / plan.sweep_name(axes, params, choices.get("ablation"), choices["data"])
+    return base if given else base / plan.sweep_name(axes, params, choices.get("ablation"), choices.get("data"))
 
 
 def workers(launcher: DictConfig) -> int:

@@ -113,6 +113,13 @@ class Sweep:
         """What its runs are about, all of them."""
         return self.runs[0].known.headline if self.runs else EARLIER.headline
 
+    @property
+    def metric(self) -> str:
+        """The key of the headline where it was tested: ``test/mIoU``; evaluations say their split (``val/mIoU``)."""
+        about = self.runs[0].metrics if self.runs else {}
+        stage = about.get("split", "test")
+        return f"{stage}{'-oracle' if about.get('uses_labels') else ''}/{self.headline.name}"
+
     def score(self, key: str) -> Score:
         """The score of a key of ``metrics.json``, as the runs know it."""
         found = (run.known.find(key) for run in self.runs)
@@ -158,6 +165,8 @@ def collect(folder: str | Path) -> Sweep:
     refuse_mixed_headlines(folder, runs)
     factors = varied(job["factors"] for job in jobs.values()) if jobs else from_overrides(runs)
     problems += without_other_data(runs) + without_duplicates(runs)
+    parts = [run.folder.name for run in runs if run.metrics.get("whole_split") is False]
+    problems += [f"{name}: of a part of the split, which is no result" for name in parts]
     if any(run.variant != runs[0].variant for run in runs):
         problems.append(f"runs read the data in different ways, and their numbers differ in that too: {data_of(runs)}")
     published = read_published(plan.get("published"), next(iter(factors), None), runs[0].known.headline.name)

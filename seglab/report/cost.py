@@ -58,13 +58,16 @@ def measure(
     networks: dict[str, Run] = {}
     key_of: dict[Path, str] = {}
     name = device_name(device)
-    sizes = {run.folder: size or crop(run.config) for run in sweep.runs}
-    for run in sweep.runs:
+    measured = [run for run in sweep.runs if not refined(run)]
+    sizes = {run.folder: size or crop(run.config) for run in measured}
+    for run in measured:
         key = network_key(run, sizes[run.folder], name)
         key_of[run.folder] = key
         networks.setdefault(key, run)
     kept = read(sweep.folder / FILE)
     notes: list[str] = []
+    if count := len(sweep.runs) - len(measured):
+        notes.append(f"{count} runs: cost not measured, their predictor= does more than one pass of one network")
     if not networks.keys() <= kept.keys():
         by_size: dict[tuple[tuple[int, int], int], dict[str, Run]] = {}
         for key, run in networks.items():
@@ -127,6 +130,12 @@ def read(path: Path) -> dict[str, Cost]:
         if all(is_number(value) and value >= 0 for value in numbers) and isinstance(about.get("setting"), str):
             kept[key] = Cost(float(numbers[0]), float(numbers[1]), about["setting"])
     return kept
+
+
+def refined(run: Run) -> bool:
+    """Whether it is an evaluation whose predictor does something to the network's scores."""
+    predictor = run.metrics.get("predictor")
+    return isinstance(predictor, Mapping) and predictor.get("refine") is not None
 
 
 def network_key(run: Run, size: Sequence[int], device: str) -> str:

@@ -125,7 +125,7 @@ def make(
         ConfigError: no run has the metric, the runs differ in its direction or unit, or no row is the baseline that
             was asked for.
     """
-    metric = metric or f"test/{sweep.headline.name}"
+    metric = metric or sweep.metric
     having, notes = with_metric(sweep, metric)
     groups = list(grouped(sweep, having))
     varying = tuple(key for key in sweep.factors if any(not same(c.get(key), groups[0][0].get(key)) for c, _ in groups))

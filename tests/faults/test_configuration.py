@@ -156,6 +156,6 @@ def test_a_multirun_refuses_it_before_any_job(tmp_path):
         return OmegaConf.create(tiny(tmp_path, *overrides))
 
     with pytest.raises(ConfigError, match=r"did you mean data\.batch_size"):
-        plan.resolved(compose("+batch_size=64"))
+        plan.training(compose("+batch_size=64"))
     with pytest.raises(ConfigError, match="overwrite=true in a multirun"):
-        plan.resolved(compose("overwrite=true"))
+        plan.training(compose("overwrite=true"))
