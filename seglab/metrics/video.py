@@ -292,7 +292,8 @@ BINS = 2**15
 
 def bins(minus_log: Tensor) -> Tensor:
     """The bin, 0 .. BINS - 1, of each -log s >= 0: the order of bfloat16 numbers is that of their bits."""
-    return minus_log.float().clamp_min(0).bfloat16().view(torch.int16).long()
+    plain = minus_log.float().clamp_min(0).abs()  # of a certain pixel it is -0, whose bits are a negative number's
+    return plain.bfloat16().view(torch.int16).long()
 
 
 def ranking(counts: Tensor) -> tuple[float, float]:

@@ -259,6 +259,12 @@ def test_ranking_is_that_of_the_scores_themselves(seed):
     assert ranking(counts * torch.tensor([[0], [1]]))[0] != ranking(counts * torch.tensor([[0], [1]]))[0], "NaN"
 
 
+def test_a_pixel_that_is_certain_is_in_the_first_bin():
+    certain = -torch.zeros(3).log_softmax(0).sub(torch.zeros(3).log_softmax(0))  # -0
+    assert certain.signbit().all()
+    assert bins(torch.cat([certain, torch.tensor([0.0, torch.inf])])).tolist() == [0, 0, 0, 0, 32640]
+
+
 def test_scores_are_the_product_or_a_weighted_sum():
     q, pc = torch.tensor([0.9, 0.5, 0.8]), torch.tensor([1.2, 0.5, -0.3])
     product, weighted = (combined(-q.log(), pc, alpha).neg().exp() for alpha in (None, 0.25))
