@@ -204,6 +204,8 @@ class Curve:
     """Sequence and name of each."""
     values: tuple[float, ...]
     """NaN where there is none."""
+    score: Score = field(default_factory=lambda: Score("", unit="percent"))
+    """What the number is."""
 
 
 @dataclass

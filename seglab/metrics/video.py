@@ -153,8 +153,12 @@ class AlongVideos(Metric):
         values, names = dim_zero_cat(self.frame_values), dim_zero_cat(self.frame_names)
         texts = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in names.cpu().numpy()]
         frames = tuple((sequence, name) for sequence, _, name in (text.partition("\n") for text in texts))
-        columns = values.T.tolist()
-        return {f"{key} per frame": Curve(frames, tuple(c)) for key, c in zip(self.per_frame, columns, strict=True)}
+        columns = dict(zip(self.per_frame, values.T.tolist(), strict=True))
+        known = {score.name: score for score in self.scores}
+        return {
+            f"{key} per frame": Curve(frames, tuple(column), known.get(key, Score(key, "max", "percent")))
+            for key, column in columns.items()
+        }
 
 
 class Flicker(AlongVideos):
