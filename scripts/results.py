@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from seglab import figures
 from seglab.multirun import record
 from seglab.report import formats
 from seglab.report import table as tables
@@ -298,10 +299,10 @@ def draw_gains(file: str, series: Mapping[str, Sequence[Point]], label: str, tic
         label: of the axis.
         ticks: texts of 0, 1, 2, …, where the axis has no numbers.
     """
-    with style.house():
-        figure = style.figure(style.PAGE if ticks and len(ticks) > 6 else style.COLUMN, 2.8)
+    with figures.house():
+        figure = figures.figure(figures.PAGE if ticks and len(ticks) > 6 else figures.COLUMN, 2.8)
         axes = figure.subplots()
-        axes.axhline(0, color=style.GREY, linewidth=0.8)
+        axes.axhline(0, color=figures.GREY, linewidth=0.8)
         axes.grid(axis="y")
         for k, (name, points) in enumerate(series.items()):
             found = [(x, [100 * gap for gap in gaps(study, row)]) for x, study, row in points]
@@ -309,13 +310,13 @@ def draw_gains(file: str, series: Mapping[str, Sequence[Point]], label: str, tic
             means = [statistics.fmean(values) for _, values in found]
             sd = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in found]
             look: dict[str, Any] = {
-                "color": style.COLOURS[k],
-                "marker": style.MARKERS[k],
+                "color": figures.COLOURS[k],
+                "marker": figures.MARKERS[k],
                 "linestyle": "" if ticks else "-",
             }
             axes.errorbar(x, means, sd, label=name, capsize=2, **look)
             style.dots(axes, [place for place, (_, v) in zip(x, found, strict=True) for _ in v],
-                       [value for _, values in found for value in values], style.COLOURS[k])  # fmt: skip
+                       [value for _, values in found for value in values], figures.COLOURS[k])  # fmt: skip
         axes.set_ylabel("gain over linear, points of mIoU")
         axes.set_xlabel(label)
         places = sorted({x for points in series.values() for x, _, _ in points})
@@ -420,7 +421,7 @@ def main() -> None:
     elif given.command == "write":
         PAGE.write_text(page())
         for file, figure in FIGURES.items():
-            with style.house():
+            with figures.house():
                 figure.savefig(FOLDER / file, dpi=150, metadata={"Software": None})
     elif page() != PAGE.read_text():
         sys.exit("docs/results.md is not what the records say — run python scripts/results.py write")

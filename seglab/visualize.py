@@ -241,20 +241,20 @@ def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title:
 
 def curve_figure(curves: Mapping[str, Curve], title: str = "") -> np.ndarray:
     """One chart below another of what was found of every frame, over all videos, which vertical lines part."""
-    from seglab.report.plots import style
+    from seglab import figures
 
-    with style.house():
-        figure = style.figure(style.PAGE, 0.7 + 1.15 * len(curves))
+    with figures.house():
+        figure = figures.figure(figures.PAGE, 0.7 + 1.15 * len(curves))
         charts = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, curve) in zip(charts, curves.items(), strict=True):
             names = [sequence for sequence, _ in curve.frames]
             values = [curve.score.scale * value for value in curve.values]
             starts = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
             for start, stop in pairwise(starts):
-                axes.plot(range(start, stop), values[start:stop], ".-", color=style.BLUE, linewidth=1, markersize=2.5)
+                axes.plot(range(start, stop), values[start:stop], ".-", color=figures.BLUE, linewidth=1, markersize=2.5)
             for place in starts[1:-1]:
-                axes.axvline(place - 0.5, color=style.PALE, linewidth=0.6)
-            axes.set(ylabel=style.label(name.removesuffix(" per frame"), curve.score))
+                axes.axvline(place - 0.5, color=figures.PALE, linewidth=0.6)
+            axes.set(ylabel=figures.label(name.removesuffix(" per frame"), curve.score))
             axes.grid(axis="y")
         charts[-1].set(xlabel="frame")
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from seglab import visualize
+from seglab import figures, visualize
 from seglab.hierarchy.clusters import target
 from seglab.hierarchy.plan import Plan
-from seglab.report.plots import style
 
 
 def save(plan: Plan, path: Path) -> None:
     """Draw a panel for each layer and write the image."""
-    with style.house():
+    with figures.house():
         visualize.save(draw(plan), path)
 
 
@@ -25,23 +24,23 @@ def draw(plan: Plan) -> np.ndarray:
     k = np.arange(2, classes + 1)
     columns = min(3, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
-    figure = style.figure(2.9 * columns + 0.4, 2.6 * rows + 0.5)
+    figure = figures.figure(2.9 * columns + 0.4, 2.6 * rows + 0.5)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
     for layer, axes in zip(shown, panels.flat, strict=False):
         assert layer.curve is not None
         if plan.final is not None:
-            axes.plot(k, 100 * np.asarray(plan.final), color=style.GREY, linestyle=":", label="last layer")
+            axes.plot(k, 100 * np.asarray(plan.final), color=figures.GREY, linestyle=":", label="last layer")
         if plan.reference is not None and layer.tan_theta is not None:
             line = 100 * target(k, classes, plan.reference, layer.tan_theta)
-            axes.plot(k, line, color=style.VERMILION, linestyle="--", linewidth=1, label="target")
-            axes.plot(classes, 100 * plan.reference, "D", color=style.GREY, markersize=4)
-        axes.plot(k, 100 * np.asarray(layer.curve), color=style.BLUE, marker=".", markersize=3, label="layer")
+            axes.plot(k, line, color=figures.VERMILION, linestyle="--", linewidth=1, label="target")
+            axes.plot(classes, 100 * plan.reference, "D", color=figures.GREY, markersize=4)
+        axes.plot(k, 100 * np.asarray(layer.curve), color=figures.BLUE, marker=".", markersize=3, label="layer")
         chosen = len(layer.clusters)
         if chosen:
             axes.plot(
-                chosen, 100 * layer.curve[chosen - 2], "o", color=style.BLUE, markeredgecolor="black", markersize=7,
+                chosen, 100 * layer.curve[chosen - 2], "o", color=figures.BLUE, markeredgecolor="black", markersize=7,
                 label="chosen",
             )  # fmt: skip
         angle = "" if layer.tan_theta is None else f", tan θ = {layer.tan_theta:g}"

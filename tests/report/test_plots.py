@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from seglab import figures
 from seglab.errors import ConfigError
 from seglab.report import collect, make, plots
 from seglab.report.cost import Cost
@@ -216,7 +217,7 @@ def test_curves_have_a_band_over_the_steps_that_all_seeds_share(tables):
 
 def test_of_many_rows_only_the_best_and_its_baseline_have_colours(tables):
     axes = plots.curves(tables["grid"]).axes[1]
-    grey = [line for line in axes.lines if line.get_color() == style.PALE]
+    grey = [line for line in axes.lines if line.get_color() == figures.PALE]
     assert (len(axes.lines), len(grey)) == (16, 14)
 
 
@@ -229,7 +230,7 @@ def test_a_loss_is_no_percentage_and_less_of_it_is_better(tables):
     rows = tuple(replace(row, mean=value) for row, value in zip(table.rows, (0.5, 0.4, 0.9, 1, 1, 1, 1), strict=True))
     lossy = replace(table, metric="test/NLL", rows=rows)
     assert style.best(lossy) is rows[1]
-    assert style.label(lossy.metric, lossy.score) == "test NLL (nats)"
+    assert figures.label(lossy.metric, lossy.score) == "test NLL (nats)"
     assert style.number(0.4, lossy.score) == "0.4000"
     assert style.number(0.4, table.score) == "40.00"
 

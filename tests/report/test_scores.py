@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.colors import same_color
 
+from seglab import figures
 from seglab.errors import ConfigError
 from seglab.report import collect, cost, document, formats, make, plots
 from seglab.report.__main__ import arguments, summarise
@@ -128,7 +129,7 @@ def test_classes_curves_and_colours_follow_the_direction(about):
     axes = plots.classes(table).axes[0]
     assert axes.get_xlabel().startswith("error_of difference (points)")
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([-20, -10]), "the most improved class first"
-    assert all(same_color(bar.get_facecolor()[:3], style.BLUE) for bar in axes.patches)
+    assert all(same_color(bar.get_facecolor()[:3], figures.BLUE) for bar in axes.patches)
 
 
 def test_the_best_row_can_be_put_on_top(about, capsys):

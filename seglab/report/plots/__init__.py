@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seglab import figures
 from seglab.errors import ConfigError
-from seglab.report.plots import style
 from seglab.report.plots.cost import costs, pareto
 from seglab.report.plots.factors import MOST_SERIES, heatmap, numeric, series, swept, variants
 from seglab.report.plots.runs import class_score, classes, curve_keys, curves, per_class, rival, stage_of
@@ -65,7 +65,7 @@ def make_all(table: Table, folder: Path) -> list[Path]:
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write ``path`` with the suffixes .png and .svg, the same bytes for the same figure."""
     files = []
-    with style.house():
+    with figures.house():
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             target = path.with_name(path.name + suffix)  # with_suffix would cut "classifier.tau"
             with atomic.replacing(target) as file:

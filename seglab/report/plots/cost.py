@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from seglab import figures
 from seglab.errors import ConfigError
 from seglab.report.plots import style
 
@@ -54,20 +55,20 @@ def pareto(table: Table) -> Figure:
     rows, times = [table.rows[k] for k in known], table.score.scale
     sign = -1 if table.score.lower else 1
     best = front([(x, sign * row.mean) for x, row in zip(known.values(), rows, strict=True)])
-    with style.house():
-        figure = style.figure(style.COLUMN, 3.2)
+    with figures.house():
+        figure = figures.figure(figures.COLUMN, 3.2)
         axes = figure.add_subplot()
         axes.grid()
         x, y = list(known.values()), [times * row.mean for row in rows]
         for k, row in enumerate(rows):
-            colour = style.BLUE if k in best else style.GREY
+            colour = figures.BLUE if k in best else figures.GREY
             axes.errorbar(x[k], y[k], yerr=times * (row.sd or 0), fmt="none", ecolor=colour, elinewidth=0.9, zorder=2)
         rest = [k for k in range(len(rows)) if k not in best]
-        axes.step([x[k] for k in best], [y[k] for k in best], where="post", color=style.BLUE, linewidth=1, zorder=1)
-        axes.plot([x[k] for k in best], [y[k] for k in best], "o", color=style.BLUE, label="Pareto front")
-        axes.plot([x[k] for k in rest], [y[k] for k in rest], "o", color=style.GREY, markerfacecolor="white",
+        axes.step([x[k] for k in best], [y[k] for k in best], where="post", color=figures.BLUE, linewidth=1, zorder=1)
+        axes.plot([x[k] for k in best], [y[k] for k in best], "o", color=figures.BLUE, label="Pareto front")
+        axes.plot([x[k] for k in rest], [y[k] for k in rest], "o", color=figures.GREY, markerfacecolor="white",
                   label="beaten" if rest else None)  # fmt: skip
-        axes.set(xlabel=label, ylabel=f"{style.label(table.metric, table.score)}, {style.seeds(rows)}")
+        axes.set(xlabel=label, ylabel=f"{figures.label(table.metric, table.score)}, {style.seeds(rows)}")
         axes.margins(x=0.18, y=0.14)
         handles, labels = axes.get_legend_handles_labels()
         style.legend_below(figure, handles, labels)

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
+from seglab import figures
 from seglab.errors import ConfigError
 from seglab.report.collect import written
 from seglab.report.plots import style
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from seglab.report.table import Row, Table
     from seglab.scores import Score
 
-MOST_SERIES = len(style.COLOURS)
+MOST_SERIES = len(figures.COLOURS)
 
 
 def numeric(table: Table) -> list[str]:
@@ -72,22 +73,22 @@ def swept(table: Table, factor: str | None = None) -> Figure:
             f"{len(lines)} lines along {factor} — at most {MOST_SERIES} can be told apart; plots.variants"
         )
     factors = sorted({place(row, factor) for rows in lines.values() for row in rows})
-    with style.house():
-        figure = style.figure(style.COLUMN, 3.0)
+    with figures.house():
+        figure = figures.figure(figures.COLUMN, 3.0)
         axes = figure.add_subplot()
         axes.grid(axis="y")
         for k, (name, rows) in enumerate(lines.items()):
             line(axes, table, factor, rows, k, name if len(lines) > 1 else f"ours ({style.seeds(rows)})")
         across(axes, factor, factors)
-        axes.set(xlabel=factor, ylabel=style.label(table.metric, table.score))
+        axes.set(xlabel=factor, ylabel=figures.label(table.metric, table.score))
         handles, labels = axes.get_legend_handles_labels()
         if len(lines) == 1 and (paper := published(axes, table, factor)) is not None:
             handles, labels = [*handles, paper], [*labels, "published (right axis)"]
         default = table.baseline.choice.get(factor) if table.baseline else None
         if isinstance(default, int | float):
-            axes.axvline(default, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+            axes.axvline(default, color=figures.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
             axes.annotate("baseline", (default, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                          textcoords="offset points", va="top", fontsize=7, color=style.GREY)  # fmt: skip
+                          textcoords="offset points", va="top", fontsize=7, color=figures.GREY)  # fmt: skip
         style.legend_below(figure, handles, labels, columns=3)
         return figure
 
@@ -98,10 +99,10 @@ def line(axes: Axes, table: Table, factor: str, rows: list[Row], k: int, name: s
     x = [place(row, factor) for row in rows]
     for here, row in zip(x, rows, strict=True):
         if len(row.values) > 1:
-            style.dots(axes, [here] * len(row.values), [times * v for v in row.values], style.COLOURS[k])
+            style.dots(axes, [here] * len(row.values), [times * v for v in row.values], figures.COLOURS[k])
     axes.errorbar(
         x, [times * row.mean for row in rows], [times * (row.sd or 0) for row in rows], capsize=2.5, elinewidth=1,
-        color=style.COLOURS[k], marker=style.MARKERS[k], linestyle=style.DASHES[k], markeredgecolor="white",
+        color=figures.COLOURS[k], marker=figures.MARKERS[k], linestyle=figures.DASHES[k], markeredgecolor="white",
         markeredgewidth=0.6, markersize=6, zorder=3, label=name,
     )  # fmt: skip
 
@@ -130,13 +131,18 @@ def published(axes: Axes, table: Table, factor: str) -> Any:
         return None
     known.sort()
     right = axes.twinx()
-    right.spines["right"].set(visible=True, color=style.VERMILION)
+    right.spines["right"].set(visible=True, color=figures.VERMILION)
     (drawn,) = right.plot(
-        *zip(*known, strict=True), color=style.VERMILION, linestyle="--", marker="D", markerfacecolor="white", zorder=2
+        *zip(*known, strict=True),
+        color=figures.VERMILION,
+        linestyle="--",
+        marker="D",
+        markerfacecolor="white",
+        zorder=2,
     )
-    lines = [f"published {style.label(about.metric, table.score)}", about.source, about.setting]
-    right.set_ylabel("\n".join(filter(None, lines)), color=style.VERMILION, fontsize=7)
-    right.tick_params(axis="y", color=style.VERMILION, labelcolor=style.VERMILION)
+    lines = [f"published {figures.label(about.metric, table.score)}", about.source, about.setting]
+    right.set_ylabel("\n".join(filter(None, lines)), color=figures.VERMILION, fontsize=7)
+    right.tick_params(axis="y", color=figures.VERMILION, labelcolor=figures.VERMILION)
     span = 1.05 * max(abs(high - low) for low, high in (axes.get_ylim(), right.get_ylim()))
     for side in (axes, right):
         middle = sum(side.get_ylim()) / 2
@@ -150,14 +156,14 @@ def variants(table: Table) -> Figure:
     times = score.scale
     bases = [row for row in rows if style.is_baseline(table, row)]
     paper = any(row.published is not None for row in rows)
-    with style.house():
+    with figures.house():
         names = [style.name(row, table.factors) for row in rows]
         width = 4.1 + 0.07 * max(map(len, names)) + 0.6 * paper
-        figure = style.figure(min(width, style.PAGE), 0.95 + 0.27 * len(rows))
+        figure = figures.figure(min(width, figures.PAGE), 0.95 + 0.27 * len(rows))
         axes = figure.add_subplot()
         axes.grid(axis="x")
         for y, row in enumerate(rows):
-            colour = style.GREY if row in bases else style.BLUE
+            colour = figures.GREY if row in bases else figures.BLUE
             base = style.reference(table, row)
             if base is not None:
                 axes.barh(
@@ -170,9 +176,9 @@ def variants(table: Table) -> Figure:
             if len(row.values) > 1:
                 style.dots(axes, [times * value for value in row.values], [y] * len(row.values))
         if len(bases) == 1:
-            axes.axvline(times * bases[0].mean, color=style.GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
+            axes.axvline(times * bases[0].mean, color=figures.GREY, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
         axes.set_yticks(range(len(rows)), names)
-        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{style.label(table.metric, score)}, {style.seeds(rows)}")
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{figures.label(table.metric, score)}, {style.seeds(rows)}")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         column(axes, 40, table.metric.rsplit("/", 1)[-1], [style.number(row.mean, score) for row in rows])
@@ -180,8 +186,8 @@ def variants(table: Table) -> Figure:
             column(axes, 78, "diff.", [difference(row, score) for row in rows])
         if paper:
             values = ["–" if row.published is None else style.shown(row.published, score) for row in rows]
-            column(axes, 126 if bases else 88, "published", values, style.VERMILION)
-            figure.supxlabel("published: " + style.source(table), fontsize=6.5, color=style.GREY)
+            column(axes, 126 if bases else 88, "published", values, figures.VERMILION)
+            figure.supxlabel("published: " + style.source(table), fontsize=6.5, color=figures.GREY)
         return figure
 
 
@@ -190,10 +196,10 @@ def difference(row: Row, score: Score) -> str:
     return "base" if row.difference is None else style.signed(row.difference, score)
 
 
-def column(axes: Axes, x: int, heading: str, texts: list[str], colour: str = style.INK) -> None:
+def column(axes: Axes, x: int, heading: str, texts: list[str], colour: str = figures.INK) -> None:
     """Numbers beside the rows, as in a table: they end ``x`` points right of the axes."""
     axes.annotate(heading, (1, 1), xycoords="axes fraction", xytext=(x, 3), textcoords="offset points", ha="right",
-                  fontsize=7, color=style.GREY)  # fmt: skip
+                  fontsize=7, color=figures.GREY)  # fmt: skip
     for y, text in enumerate(texts):
         axes.annotate(text, (1, y), xycoords=("axes fraction", "data"), xytext=(x, 0), textcoords="offset points",
                       ha="right", va="center", fontsize=7.5, color=colour, annotation_clip=False)  # fmt: skip
@@ -216,15 +222,15 @@ def heatmap(table: Table, rows: str | None = None, columns: str | None = None) -
     score, top = table.score, style.best(table)
     times = score.scale
     shades = [[math.nan if row is None else times * row.mean for row in line] for line in view.cells]
-    with style.house():
-        figure = style.figure(1.9 + 0.72 * len(view.column_values), 1.05 + 0.48 * len(view.row_values))
+    with figures.house():
+        figure = figures.figure(1.9 + 0.72 * len(view.column_values), 1.05 + 0.48 * len(view.row_values))
         axes = figure.add_subplot()
         shown = axes.imshow(shades, cmap="cividis_r" if score.lower else "cividis", aspect="auto")
         low, high = shown.get_clim()
         for (i, line), j in itertools.product(enumerate(view.cells), range(len(view.column_values))):
             row = line[j]
             if row is None:
-                axes.text(j, i, "–", ha="center", va="center", color=style.GREY)
+                axes.text(j, i, "–", ha="center", va="center", color=figures.GREY)
                 continue
             share = (times * row.mean - low) / ((high - low) or 1)  # the best is bright
             ink = "white" if (1 - share if score.lower else share) < 0.55 else "black"
@@ -238,7 +244,7 @@ def heatmap(table: Table, rows: str | None = None, columns: str | None = None) -
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set(xlabel=view.columns, ylabel=view.rows)
-        figure.colorbar(shown, label=style.label(table.metric, score), aspect=18).outline.set_visible(False)
+        figure.colorbar(shown, label=figures.label(table.metric, score), aspect=18).outline.set_visible(False)
         return figure
 
 

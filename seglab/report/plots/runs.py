@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seglab import figures
 from seglab.errors import ConfigError
 from seglab.report.plots import style
 
@@ -87,20 +88,20 @@ def classes(table: Table, row: Row | None = None, baseline: Row | None = None) -
     chosen = sorted(known, key=lambda k: -abs(mean[k]))[:MOST_CLASSES]
     chosen.sort(key=lambda k: -better * mean[k])
     names = row.runs[0].classes() or [str(k) for k in range(differences.shape[1])]
-    with style.house():
-        figure = style.figure(style.COLUMN, 1.0 + 0.19 * len(chosen))
+    with figures.house():
+        figure = figures.figure(figures.COLUMN, 1.0 + 0.19 * len(chosen))
         axes = figure.add_subplot()
         axes.grid(axis="x")
         for y, k in enumerate(chosen):
             values = differences[:, k][np.isfinite(differences[:, k])]
             sd = float(values.std(ddof=1)) if len(values) > 1 else None
-            colour = style.BLUE if better * mean[k] >= 0 else style.VERMILION
+            colour = figures.BLUE if better * mean[k] >= 0 else figures.VERMILION
             axes.barh(y, mean[k], height=0.62, color=colour, alpha=0.75, zorder=2)
             if sd is not None:
-                axes.errorbar(mean[k], y, xerr=sd, fmt="none", ecolor=style.INK, elinewidth=0.8, capsize=2, zorder=3)
+                axes.errorbar(mean[k], y, xerr=sd, fmt="none", ecolor=figures.INK, elinewidth=0.8, capsize=2, zorder=3)
                 style.dots(axes, values.tolist(), [y] * len(values))
         unit = " (points)" if score.percent else f" ({score.unit})" if score.unit else ""
-        axes.axvline(0, color=style.GREY, linewidth=0.8, zorder=3)
+        axes.axvline(0, color=figures.GREY, linewidth=0.8, zorder=3)
         axes.set_yticks(range(len(chosen)), [names[k] for k in chosen])
         axes.set(ylim=(len(chosen) - 0.4, -0.6), xlabel=f"{score.name} difference{unit}, {over(differences)}")
         axes.tick_params(axis="y", length=0)
@@ -164,9 +165,9 @@ def curves(table: Table, keys: Sequence[str] | None = None, rows: Sequence[Row] 
         raise ConfigError(
             f"no run has a curve of {' or '.join(wanted) or 'a loss or metric'} — expected in metrics.csv"
         )
-    coloured = shown if len(shown) <= len(style.COLOURS) else pair(table)
-    with style.house():
-        figure = style.figure(style.PAGE if len(panels) > 1 else style.COLUMN, 2.9)
+    coloured = shown if len(shown) <= len(figures.COLOURS) else pair(table)
+    with figures.house():
+        figure = figures.figure(figures.PAGE if len(panels) > 1 else figures.COLUMN, 2.9)
         for axes, (key, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             draw(axes, table, key, lines, coloured)
         named = {text: h for axes in figure.axes for h, text in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -196,17 +197,17 @@ def draw(
         values = score.scale * smooth(values, width)
         mean = values.mean(0)
         if row not in coloured:
-            axes.plot(steps, mean, color=style.PALE, linewidth=0.8, zorder=1, label="other rows")
+            axes.plot(steps, mean, color=figures.PALE, linewidth=0.8, zorder=1, label="other rows")
             continue
         k = coloured.index(row)
-        marker = style.MARKERS[k] if len(steps) <= 12 else None
-        axes.plot(steps, mean, color=style.COLOURS[k], linestyle=style.DASHES[k], marker=marker, markersize=3.5,
+        marker = figures.MARKERS[k] if len(steps) <= 12 else None
+        axes.plot(steps, mean, color=figures.COLOURS[k], linestyle=figures.DASHES[k], marker=marker, markersize=3.5,
                   zorder=3, label=style.name(row, table.factors))  # fmt: skip
         if len(values) > 1:
             sd = values.std(0, ddof=1)
-            axes.fill_between(steps, mean - sd, mean + sd, color=style.COLOURS[k], alpha=0.15, linewidth=0, zorder=2)
-    axes.set(xlabel="step", ylabel=style.label(key, score))
+            axes.fill_between(steps, mean - sd, mean + sd, color=figures.COLOURS[k], alpha=0.15, linewidth=0, zorder=2)
+    axes.set(xlabel="step", ylabel=figures.label(key, score))
     axes.margins(x=0.02)
     notes = [f"running mean of {width}"] if width > 1 else []
     notes += ["band: ± sd over seeds"] if any(len(values) > 1 for _, (_, values) in lines) else []
-    axes.set_title(", ".join(notes), fontsize=7, color=style.GREY)
+    axes.set_title(", ".join(notes), fontsize=7, color=figures.GREY)
