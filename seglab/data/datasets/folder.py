@@ -9,13 +9,17 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from glob import escape, glob
+from typing import Any
+
+import numpy as np
 
 from seglab.checks import one_of
-from seglab.data import io
+from seglab.data import frames, io
 from seglab.data.labels import INSTANCES, LabelTable
 from seglab.data.listing import Listing, Pair, first, from_names, match, read_lines, read_text, repeats, scan, stem
-from seglab.data.source import FileSource
+from seglab.data.source import FileSource, Opened
 from seglab.data.spec import DatasetSpec
+from seglab.data.video import VIDEO_SUFFIXES
 from seglab.errors import ConfigError, DataError
 from seglab.types import IGNORE
 
@@ -40,6 +44,7 @@ class Folder(FileSource):
         labels_are_colours: labels are RGB images in the class file's colours.
         unknown: ``refuse`` raises on an id without a class, ``ignore`` makes it void.
         every_frame: images without a label are items, too, all void: frames of videos of which some are labelled.
+        videos: video files are taken, too: ``street.mp4`` is a folder ``street`` of frames ``000000``, ``000001``, …
     """
 
     layout = """
@@ -63,6 +68,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         labels_are_colours: bool = False,
         unknown: str = "refuse",
         every_frame: bool = False,
+        videos: bool = False,
         max_pixels: int = io.MAX_PIXELS,
         exif: str = "ignore",
     ) -> None:
@@ -78,6 +84,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         self.labels_are_colours = labels_are_colours
         self.unknown = unknown
         self.every_frame = every_frame
+        self.videos = videos
         file = os.path.join(self.root, classes)
         if not os.path.exists(file):
             raise DataError(
@@ -127,7 +134,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         """All files of the two folders, or what the list file says."""
         if self.lists is not None:
             return self._from_list(self.path(self.lists.format(split=split)), split)
-        images = scan(self.root, self.images.format(split=split), self.image_suffix)
+        images = self._images(split)
         if self.labels is None:
             return match(images, None)
         return match(images, scan(self.root, self.labels.format(split=split), self.label_suffix))
@@ -135,6 +142,38 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
     def sequence_of(self, name: str) -> str:
         """The folder of each image, for images that are frames of videos."""
         return os.path.dirname(name)
+
+    def path(self, relative: str) -> str:
+        """Where a file lies; of a frame of a video file, that file."""
+        where = frames.place(relative) if self.videos else None
+        return super().path(relative if where is None else where[0])
+
+    def _opened(self, name: str, image: str, values: dict[str, Any]) -> Opened:
+        where = frames.place(image) if self.videos else None
+        if where is None:
+            return super()._opened(name, image, values)
+        video = frames.opened(self.path(image), self.max_pixels)
+        return Opened(name=name, size=video.size, read=lambda scale: video.read(where[1]), values=values)
+
+    def upright(self, pair: Pair, values: np.ndarray) -> np.ndarray:
+        """As the image is turned; frames of videos are upright."""
+        return values if self.videos and frames.place(pair.image) else super().upright(pair, values)
+
+    def _images(self, split: str) -> dict[str, list[str]]:
+        """Image files, and frames of video files, by their names."""
+        folder = self.images.format(split=split)
+        found = scan(self.root, folder, self.image_suffix)
+        files = scan(self.root, folder, VIDEO_SUFFIXES) if self.videos or not found else {}
+        if files and not self.videos:
+            raise DataError(
+                f"{self.root}/{folder} holds no image, but video files such as {next(iter(files.values()))[0]} — "
+                "to take their frames set data.dataset.videos=true"
+            )
+        for key, paths in files.items():
+            for path in paths:
+                for number in range(len(frames.opened(os.path.join(self.root, path), self.max_pixels))):
+                    found[f"{key}/{number:06d}"].append(f"{path}/{number:06d}")
+        return found
 
     def _splits(self) -> tuple[str, ...]:
         """Splits for which there is a list file or an image folder."""
@@ -158,7 +197,7 @@ or as data.dataset.images, .labels, .lists, .image_suffix and .label_suffix say
         lines = read_lines(path)
         rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
         if all(len(row) == 1 for row in rows):
-            images = scan(self.root, self.images.format(split=split), self.image_suffix)
+            images = self._images(split)
             labels = {} if self.labels is None else scan(self.root, self.labels.format(split=split), self.label_suffix)
             return from_names((name if name in images else stem(name) for name in lines), images, labels, path)
         wrong = next((line for line, row in zip(lines, rows, strict=True) if len(row) != 2), None)
