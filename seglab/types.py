@@ -204,8 +204,8 @@ class Curve:
     """Sequence and name of each."""
     values: tuple[float, ...]
     """NaN where there is none."""
-    score: Score = field(default_factory=lambda: Score("", unit="percent"))
-    """What the number is."""
+    unit: str = "percent"
+    """As a :class:`~seglab.scores.Score` has it."""
 
 
 @dataclass

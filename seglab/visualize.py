@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seglab.runs import atomic
+from seglab.scores import Score
 from seglab.types import IGNORE, Curve
 
 if TYPE_CHECKING:
@@ -248,13 +249,14 @@ def curve_figure(curves: Mapping[str, Curve], title: str = "") -> np.ndarray:
         charts = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, curve) in zip(charts, curves.items(), strict=True):
             names = [sequence for sequence, _ in curve.frames]
-            values = [curve.score.scale * value for value in curve.values]
+            score = Score(name.removesuffix(" per frame"), unit=curve.unit)
+            values = [score.scale * value for value in curve.values]
             starts = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
             for start, stop in pairwise(starts):
                 axes.plot(range(start, stop), values[start:stop], ".-", color=figures.BLUE, linewidth=1, markersize=2.5)
             for place in starts[1:-1]:
                 axes.axvline(place - 0.5, color=figures.PALE, linewidth=0.6)
-            axes.set(ylabel=figures.label(name.removesuffix(" per frame"), curve.score))
+            axes.set(ylabel=figures.label(score.name, score))
             axes.grid(axis="y")
         charts[-1].set(xlabel="frame")
         figure.suptitle(title, fontsize=9, x=0.01, ha="left")

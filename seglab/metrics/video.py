@@ -156,7 +156,7 @@ class AlongVideos(Metric):
         columns = dict(zip(self.per_frame, values.T.tolist(), strict=True))
         known = {score.name: score for score in self.scores}
         return {
-            f"{key} per frame": Curve(frames, tuple(column), known.get(key, Score(key, "max", "percent")))
+            f"{key} per frame": Curve(frames, tuple(column), known[key].unit if key in known else "percent")
             for key, column in columns.items()
         }
 
