@@ -44,7 +44,9 @@ FOLDER = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
 TEMPLATE = FOLDER / "results.md.j2"
 
-WHERE = {"data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger", "ckpt"}
+WHERE = {
+    "data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger", "ckpt", "predictor.aux",
+}  # fmt: skip
 """Overrides that say where and how a run was made, not what it computed."""
 LATER: dict[str, dict[str, Any]] = {"seglab.classifiers.Linear": {"kernel": 1}}
 """Options that came after some of the records, with the value that stands for what was before them."""
@@ -87,11 +89,11 @@ def files(path: Path) -> dict[str, Any]:
         config["data"]["root"] = "ROOT"
     given = (path / "overrides.txt").read_text().splitlines()
     about = ("started", "seed", "data", "git", "versions", "platform", "machine")
-    metrics = json.loads((path / "metrics.json").read_text())
+    metrics = without_places(json.loads((path / "metrics.json").read_text()))
     metrics.pop("ckpt", None)  # of an evaluation
     found: dict[str, Any] = {
         "metrics.json": metrics,
-        "config.yaml": config,
+        "config.yaml": without_places(config),
         "overrides.txt": [each for each in given if each.lstrip("+~").partition("=")[0] not in WHERE],
         "provenance.json": {key: provenance[key] for key in about if key in provenance},
         "status.json": {key: status[key] for key in ("status", "step", "max_steps", "seconds") if key in status},
@@ -102,6 +104,15 @@ def files(path: Path) -> dict[str, Any]:
         if each.exists():
             found[str(each.relative_to(path))] = each.read_text()
     return found
+
+
+def without_places(node: Any) -> Any:
+    """Containers with absolute paths, of networks for one, as their last two parts."""
+    if isinstance(node, dict):
+        return {key: without_places(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [without_places(value) for value in node]
+    return "/".join(Path(node).parts[-2:]) if isinstance(node, str) and node.startswith("/") else node
 
 
 def written(content: Mapping[str, Any]) -> str:

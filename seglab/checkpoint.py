@@ -46,6 +46,11 @@ NODES = ("loss", "task", "data", "augment", "evaluation", "trainer")
 """What the configuration in a record holds at least: every command that opens a file reads some of it."""
 
 
+SHIPPED = "seglab:"
+"""Before the name of a network that comes with the package, where a path is expected."""
+WEIGHTS = Path(__file__).parent / "weights"
+
+
 class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to the disk: a kill or a full disk leaves the old file or the new one; loading runs no code."""
 
@@ -186,7 +191,19 @@ def _description(stored: Any, step: int, path: Path) -> Description:
 
 
 def locate(path: str | Path) -> Path:
-    """The file behind a path: itself, an exported folder's weights, or a run folder's best (else last) checkpoint."""
+    """The file behind a path: itself, an exported folder's weights, or a run folder's best (else last) checkpoint.
+
+    ``seglab:NAME`` is a network that comes with the package.
+
+    Raises:
+        CheckpointError: a folder or name without one.
+    """
+    if str(path).startswith(SHIPPED):
+        name = str(path).removeprefix(SHIPPED)
+        there = sorted(each.name for each in WEIGHTS.iterdir() if (each / "model.safetensors").is_file())
+        if name not in there:
+            raise CheckpointError(f"{path}: no network of this name comes with seglab — it brings {', '.join(there)}")
+        return WEIGHTS / name / "model.safetensors"
     path = Path(path)
     if path.is_dir():
         for inside in ("model.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
