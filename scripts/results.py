@@ -45,7 +45,8 @@ PAGE = ROOT / "docs" / "results.md"
 TEMPLATE = FOLDER / "results.md.j2"
 
 WHERE = {
-    "data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger", "ckpt", "predictor.aux",
+    "data.root", "run_dir", "data.num_workers", "resume", "hydra.run.dir", "launcher", "logger", "ckpt",
+    "predictor.aux",
 }  # fmt: skip
 """Overrides that say where and how a run was made, not what it computed."""
 LATER: dict[str, dict[str, Any]] = {"seglab.classifiers.Linear": {"kernel": 1}}
@@ -230,6 +231,12 @@ class Study:
             self.name, {self.kept_as[each]: each for each in (to or str(self.baseline), name)}, to or self.baseline
         )
         return signed(statistics.fmean(gaps(compared, name)))
+
+    def ratios(self, name: str, metric: str) -> str:
+        """``0.47, 0.45``: a row's value over the baseline's, at each seed that both have."""
+        theirs = {run.seed: float(run.metrics[metric]) for run in self.runs(str(self.baseline))}
+        found = [float(run.metrics[metric]) / theirs[run.seed] for run in self.runs(name) if run.seed in theirs]
+        return ", ".join(f"{ratio:.2f}" for ratio in found)
 
     def measures(self, metrics: Mapping[str, str]) -> str:
         """Several metrics side by side, each as mean ± sd; columns by heading."""
