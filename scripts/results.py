@@ -13,6 +13,7 @@ run folders named ROW-SEED.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import statistics
@@ -390,6 +391,14 @@ def costs(name: str) -> str:
     return f"```bash\n{kept['command']}\n```\n\n{kept['setting']}.\n\n{table}"
 
 
+def sheet(name: str, columns: Mapping[str, str]) -> str:
+    """The table of a CSV file in docs/results: its first column, and others in percent, by heading."""
+    head, *rows = list(csv.reader((FOLDER / f"{name}.csv").read_text().splitlines(), delimiter=";"))
+    places = [head.index(column) for column in columns.values()]
+    lines = [[row[0], *(f"{100 * float(row[place]):.2f}".replace("nan", "–") for place in places)] for row in rows]
+    return grid([head[0], *columns], lines)
+
+
 COSTS = {
     "gflops": "GFLOPs an image", "latency_ms": "latency, ms", "latency_ratio": "ratio",
     "step_ms": "training step, ms", "step_ratio": "its ratio",
@@ -413,7 +422,7 @@ def page() -> str:
     found = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     head = "<!-- Made by scripts/results.py from docs/results: change results.md.j2 there, not this file. -->\n"
     return head + found.from_string(TEMPLATE.read_text()).render(
-        Study=Study, has=has, costs=costs, draw_gains=draw_gains, along=along, grid_along=grid_along
+        Study=Study, has=has, costs=costs, sheet=sheet, draw_gains=draw_gains, along=along, grid_along=grid_along
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seglab import visualize
+from seglab import figures, visualize
 from seglab.backbones.extractor import Extractor
 from seglab.data.scenes import Scenes
 from seglab.flow import Zero
@@ -77,9 +77,9 @@ def noisy(share: float, classes: int, seed: int = 0) -> Predict:
     return predict
 
 
-def static(label: Tensor) -> Tensor:
-    """The first frame's labels in every frame."""
-    return label[:1].expand_as(label)
+def static(classes: int) -> Predict:
+    """The first frame's labels in every frame; void is some class, as with :func:`noisy`."""
+    return lambda label: (label[:1] % classes).expand_as(label)
 
 
 def measured(batches: Sequence[Batch], predict: Predict, classes: int, extractor: Extractor) -> dict[str, float]:
@@ -104,18 +104,21 @@ def measured(batches: Sequence[Batch], predict: Predict, classes: int, extractor
 
 def chart(rows: dict[str, dict[str, float]]) -> np.ndarray:
     """One panel per measure: noise levels as a line, the static prediction as a cross at its right."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3 * len(MEASURES), 3.2), layout="constrained", dpi=130)
     levels = [name for name in rows if name != STATIC]
-    for axes, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
-        axes.plot(range(len(levels)), [rows[name][measure] for name in levels], "o-", label="moving, a share wrong")
-        axes.plot([len(levels)], [rows[STATIC][measure]], "rx", markersize=9, label="static and wrong")
-        axes.axhline(rows[levels[0]][measure], color="grey", linewidth=0.6, linestyle=":")
-        axes.set_xticks(range(len(rows)), [*levels, "still"])
-        axes.set(title=measure)
-    axes.legend(fontsize=8)
-    return visualize.pixels(figure)
+    with figures.house():
+        figure = figures.figure(figures.PAGE, 2.3)
+        figure.set_dpi(150)
+        for axes, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
+            values = [100 * rows[name][measure] for name in levels]
+            axes.plot(range(len(levels)), values, "o-", color=figures.BLUE, label="moving, a share of it wrong")
+            axes.plot(
+                [len(levels)], [100 * rows[STATIC][measure]], "x", color=figures.VERMILION, label="held still: wrong"
+            )
+            axes.axhline(values[0], color=figures.GREY, linewidth=0.6, linestyle=":")
+            axes.set_xticks(range(len(rows)), [*levels, "still"], rotation=45)
+            axes.set(title=f"{measure} (%)")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        return visualize.pixels(figure)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -138,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     scenes = Scenes(size=given.size, lengths=lengths, seed=given.seed, frames={"val": given.frames}, rate=given.rate)
     batches, classes = videos(scenes, given.videos, given.frames), scenes.spec.num_classes
     ways: dict[str, Predict] = {f"{share:.0%}": noisy(share, classes, given.seed) for share in SHARES}
-    rows = {name: measured(batches, way, classes, extractor) for name, way in {**ways, STATIC: static}.items()}
+    rows = {name: measured(batches, way, classes, extractor) for name, way in {**ways, STATIC: static(classes)}.items()}
     table = [["prediction", *rows[STATIC]], *([name, *map(str, row.values())] for name, row in rows.items())]
     atomic.write_text(given.output / "video_measures.csv", "".join(";".join(row) + "\n" for row in table))
     visualize.save(chart(rows), given.output / "video_measures.png")
