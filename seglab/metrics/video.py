@@ -152,8 +152,10 @@ class AlongVideos(Metric):
             return {}
         values, names = dim_zero_cat(self.frame_values), dim_zero_cat(self.frame_names)
         texts = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in names.cpu().numpy()]
-        frames = tuple((sequence, name) for sequence, _, name in (text.partition("\n") for text in texts))
-        columns = dict(zip(self.per_frame, values.T.tolist(), strict=True))
+        parts = [text.partition("\n") for text in texts]
+        order = sorted(range(len(parts)), key=lambda i: parts[i][0])  # each process has whole sequences
+        frames = tuple((parts[i][0], parts[i][2]) for i in order)
+        columns = dict(zip(self.per_frame, values[order].T.tolist(), strict=True))
         known = {score.name: score for score in self.scores}
         return {
             f"{key} per frame": Curve(frames, tuple(column), known[key].unit if key in known else "percent")

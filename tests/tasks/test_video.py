@@ -15,6 +15,7 @@ from seglab.errors import ConfigError
 from seglab.tasks import Video
 from seglab.train import fit
 from seglab.types import Batch, Output
+from tests.commands import run_apart
 from tests.conftest import tiny
 
 
@@ -157,3 +158,22 @@ def test_an_evaluation_takes_another_noise_and_whole_videos(trained_once, tmp_pa
         found[noise] = evaluate.score(cli.compose("evaluate", overrides))
     assert found["0.02"]["matrix"].sum() == found["0.3"]["matrix"].sum() > 0.9 * 2 * 48 * 64
     assert found["0.02"]["matrix"].tolist() != found["0.3"]["matrix"].tolist()
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds_of_videos(trained_once, tmp_path):
+    asked = [f"ckpt={trained_once('video')}", "images=0", "trainer.accelerator=cpu", "split=test", "metrics=video"]
+    asked += ["data.dataset.frames={test: 3}", "data.dataset.lengths={test: 5}", "data.num_workers=0"]
+    asked += ["metrics.perceptual.extractor.name=test_resnet.r160_in1k", "metrics.perceptual.extractor.untrained=true"]
+    asked += ["metrics.perceptual.extractor.pretrained=false"]
+    written = []
+    for devices in (1, 2):
+        output = tmp_path / f"on{devices}"
+        run_apart(*asked, f"trainer.devices={devices}", f"output={output}", cwd=tmp_path, module="seglab.evaluate")
+        written.append((json.loads((output / "metrics.json").read_text()), (output / "frames.csv").read_text()))
+    (one, frames), (two, same_frames) = written
+    assert {"test/flicker", "test/TC", "test/PC", "test/AUROC_PC"} <= one.keys()
+    for name, value in one.items():
+        if isinstance(value, float):
+            assert two[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    assert frames == same_frames
