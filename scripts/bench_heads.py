@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from seglab import build, cli
 from seglab.losses.base import Criterion
-from seglab.timing import peak_memory
+from seglab.timing import flop_counter, peak_memory
 from seglab.types import IGNORE, Batch
 
 Step = Callable[[], object]
@@ -142,9 +142,7 @@ def rates() -> dict[str, float]:
 
 def operations(step: Step) -> float:
     """GFLOPs of the products of a step."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         step()
     return round(counter.get_total_flops() / 1e9, 2)
 

@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from seglab import cli
 from seglab.build import freeze_unreached
 from seglab.sharding import split
-from seglab.timing import build_configured, random_batch
+from seglab.timing import build_configured, flop_counter, random_batch
 
 
 class Losses(nn.Module):
@@ -111,11 +111,9 @@ def steps(rank: int, case: dict[str, Any], folder: str) -> None:
 
 def flops(case: dict[str, Any]) -> float:
     """Of a forward pass over one image, with what is computed of the ground truth."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     task = build_configured(cli.compose("train", [*case["overrides"], "run_dir=."]), case["classes"]).train()
     batch = random_batch(case["size"], 2, case["classes"], torch.device("cpu"))
-    with FlopCounterMode(display=False) as counter:  # its own hooks need gradients
+    with flop_counter() as counter:  # its own hooks need gradients
         task.output(batch)
     return counter.get_total_flops() / 2
 

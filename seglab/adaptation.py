@@ -102,16 +102,15 @@ def measure(
 ) -> dict[str, FrameCost]:
     """The cost of a frame in every way, which take turns; each round has a frame of its own."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    from seglab.timing import Clock
+    from seglab.timing import Clock, flop_counter
 
     device = next(main.model.parameters()).device
     clock = Clock(device)
     found = {}
     for name, way in ways.items():
         image = torch.randn(1, 3, *size, device=device)
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             predict(main, image, way)
         found[name] = FrameCost(counter.get_total_flops() / 1e9, [])
     for number in range(-warmup, rounds):

@@ -5,9 +5,10 @@ The networks take turns, round after round, so that a machine whose speed drifts
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,38 @@ if TYPE_CHECKING:
     from seglab.losses.base import Criterion
     from seglab.tasks.base import Task
     from seglab.types import Batch
+
+
+def flop_counter() -> Any:
+    """PyTorch's counter of FLOPs, a context; its formula for the gradients of convolutions knows no groups.
+
+    It counts the gradient of a depthwise convolution's weight as that of a dense one, channels times too much.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
+    )
+
+
+def convolution_backward_flops(
+    gradient: Sequence[int],
+    image: Sequence[int],
+    weight: Sequence[int],
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    wanted: Sequence[bool],
+    **shapes: Any,
+) -> int:
+    """FLOPs of the wanted gradients, of shapes [N, C, ...]: each takes as many as the convolution itself."""
+    batch, _, *places = image if transposed else gradient
+    return 2 * batch * math.prod(places) * math.prod(weight) * (wanted[0] + wanted[1])
 
 
 class Measurement(NamedTuple):
@@ -85,7 +118,6 @@ def measure(
         optimizers: of the tasks, stepped at the end of a training step; None: a step ends with the gradients.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from seglab.build import freeze_unreached, parameters
 
@@ -101,7 +133,7 @@ def measure(
             freeze_unreached(task, batch)
     found = {}
     for name, task in tasks.items():
-        counter = FlopCounterMode(display=False)
+        counter = flop_counter()
         with counter:  # its own hooks need gradients
             task.eval().model(batch.image[:1])
         found[name] = Measurement(parameters(task)["parameters"], counter.get_total_flops() / 1e9, [], [], [], {})
