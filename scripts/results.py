@@ -383,12 +383,18 @@ def grid_along(heading: str, values: Sequence[Any], series: Mapping[str, Sequenc
 def costs(name: str) -> str:
     """The table of a file that ``python -m seglab.benchmark --json`` wrote to docs/results/costs, after its command."""
     kept = json.loads((FOLDER / "costs" / f"{name}.json").read_text())
-    lines = []
-    for each in kept["variants"]:
-        numbers = [each["parameters"] / 1e6, *(each[key] for key in COSTS)]
-        lines.append([each["variant"], *(f"{number:.2f}" for number in numbers)])
-    table = grid(["", "parameters, M", *COSTS.values()], lines)
-    return f"```bash\n{kept['command']}\n```\n\n{kept['setting']}.\n\n{table}"
+    columns = {key: heading for key, heading in COSTS.items() if key in kept["variants"][0]}
+    lines = [
+        [each["variant"], *(f"{each[key] / (1e6 if key == 'parameters' else 1):.2f}" for key in columns)]
+        for each in kept["variants"]
+    ]
+    table = grid(["", *columns.values()], lines)
+    reduced = kept.get("overhead_reduction")
+    more = (
+        "\nOverhead of adapting main over that of AuxAdapt: {overhead_gflops:.1f} (FLOPs), {overhead_ms:.1f} (time).\n"
+    )
+    text = f"```bash\n{kept['command']}\n```\n\n{kept['setting']}.\n\n{table}"
+    return text + (more.format(**reduced) if reduced else "")
 
 
 def sheet(name: str, columns: Mapping[str, str]) -> str:
@@ -400,8 +406,9 @@ def sheet(name: str, columns: Mapping[str, str]) -> str:
 
 
 COSTS = {
-    "gflops": "GFLOPs an image", "latency_ms": "latency, ms", "latency_ratio": "ratio",
-    "step_ms": "training step, ms", "step_ratio": "its ratio",
+    "parameters": "parameters, M", "gflops": "GFLOPs an image", "latency_ms": "latency, ms", "latency_ratio": "ratio",
+    "step_ms": "training step, ms", "step_ratio": "its ratio", "frame_ms": "frame, ms", "frame_ratio": "ratio",
+    "overhead_gflops": "overhead, GFLOPs", "overhead_ms": "overhead, ms",
 }  # fmt: skip
 """What :func:`costs` shows of a variant, under which heading."""
 
