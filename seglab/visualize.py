@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from seglab import figures
 from seglab.runs import atomic
 from seglab.scores import Score
 from seglab.types import IGNORE, Curve
@@ -242,8 +243,6 @@ def confusion_figure(matrix: Tensor | np.ndarray, classes: Sequence[str], title:
 
 def curve_figure(curves: Mapping[str, Curve], title: str = "") -> np.ndarray:
     """One chart below another of what was found of every frame, over all videos, which vertical lines part."""
-    from seglab import figures
-
     with figures.house():
         figure = figures.figure(figures.PAGE, 0.7 + 1.15 * len(curves))
         charts = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]

@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -192,8 +190,7 @@ def evaluation(cfg: DictConfig) -> dict[str, Any]:
     file = checkpoint.locate(config["ckpt"])
     if config["seed"] is None:
         config["seed"] = checkpoint.describe(file).config.get("seed", 0)
-    named = [file, *(Path(text) for text in texts(config["predictor"]) if os.path.exists(text))]
-    stats = [checkpoint.locate(path).stat() if path.is_dir() else path.stat() for path in named]
+    stats = [each.stat() for each in (file, *map(checkpoint.locate, networks(config["predictor"])))]
     return {**config, "files": [[stat.st_size, stat.st_mtime_ns] for stat in stats]}
 
 
@@ -201,13 +198,13 @@ RESOLVERS: dict[str, Callable[[DictConfig], dict[str, Any]]] = {"train": trainin
 """What makes a job's configuration, by the command that does the job."""
 
 
-def texts(node: Any) -> Iterator[str]:
-    """Every text in nested containers."""
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping | list):
-        for each in node.values() if isinstance(node, Mapping) else node:
-            yield from texts(each)
+def networks(node: Any) -> Iterator[str]:
+    """The paths of the networks that a configuration opens."""
+    if isinstance(node, Mapping):
+        if node.get("_target_") == "seglab.load" and node.get("path"):
+            yield node["path"]
+        for each in node.values():
+            yield from networks(each)
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

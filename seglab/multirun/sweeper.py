@@ -61,8 +61,7 @@ def sweep(
     command = check_command(config, options["command"], arguments)
     loader = context.config_loader
     found = plan.axes(params, arguments, loader)
-    compose = lambda overrides: loader.load_sweep_config(config, overrides)  # noqa: E731
-    planned = plan.jobs(found, chosen(options), compose, command)
+    planned = plan.jobs(found, chosen(options), lambda given: loader.load_sweep_config(config, given), command)
     for each in planned:
         check_devices(each.config["trainer"])
     folder = sweep_dir(config, found, params)

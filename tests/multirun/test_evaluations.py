@@ -74,10 +74,12 @@ def test_its_table_is_of_the_split_that_was_evaluated_and_measures_no_cost_of_on
 def test_the_same_command_evaluates_nothing_again_and_a_network_trained_anew_once(swept, networks):
     command = [*ADAPTING, *QUICK, "sweep.dry_run=true", "seed=0,1"]
     assert "4 of 4 jobs are done" in run(*command, cwd=networks, module=EVALUATE).stdout
-    before = os.stat(networks / "main-1.ckpt")
-    os.utime(networks / "main-1.ckpt", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert "2 of 4 jobs are done, 2 left" in run(*command, cwd=networks, module=EVALUATE).stdout
-    os.utime(networks / "main-1.ckpt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (networks / "aux").mkdir()  # the name of an option's value, and no network
+    for name in ("main-1.ckpt", "aux.ckpt"):  # both rows of one seed; one row of both
+        before = os.stat(networks / name)
+        os.utime(networks / name, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        assert "2 of 4 jobs are done, 2 left" in run(*command, cwd=networks, module=EVALUATE).stdout
+        os.utime(networks / name, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_any_option_is_varied_and_the_seed_is_that_of_the_run(networks):
